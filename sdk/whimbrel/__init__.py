@@ -1,0 +1,1 @@
+"""Whimbrel: one global endpoint, many regions, every run arrives once."""
