@@ -1,4 +1,4 @@
-"""What the protocol promises, checked from the database's history after each fault, not from logs."""
+"""What the protocol promises, checked from the database's history after each fault, not logs."""
 
 import sqlite3
 
@@ -6,7 +6,8 @@ import sqlite3
 def check(database: sqlite3.Connection) -> None:
     """Fails on any execution whose history breaks an invariant."""
     live = database.execute(
-        "SELECT execution, node, count(*) AS n FROM node_output WHERE live GROUP BY execution, node HAVING n > 1"
+        "SELECT execution, node, count(*) AS n FROM node_output WHERE live"
+        " GROUP BY execution, node HAVING n > 1"
     ).fetchall()
     assert not live, f"I2, more than one live output: {[tuple(row) for row in live]}"
 

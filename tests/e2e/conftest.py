@@ -1,4 +1,6 @@
-"""Fixtures of the end-to-end tests: one federation for all that leave it whole, a fresh one for those that do not."""
+"""Fixtures of the end-to-end tests: one federation for all that leave it whole,
+a fresh one for those that do not.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +27,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 @pytest.fixture
 def federation(shared: Federation) -> Iterator[Federation]:
-    """The shared federation, every region whole before and after, its whole history checked at the end."""
+    """The shared federation, every region made whole and the history checked at the end."""
     yield shared
     for region in shared.sandbox["regions"]:
         shared.sandbox_command("heal", region)

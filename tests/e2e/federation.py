@@ -1,7 +1,7 @@
-"""A real federation for the tests: `whimbrel up` as a person starts it, its processes, its database.
+"""A real federation for the tests: `whimbrel up` as a person starts it, its processes, its data.
 
-Nothing here knows the inside of a server: faults are signals to pids that `sandbox.json` names, results come from the
-command line, and what was committed is read from the database file.
+Nothing here knows the inside of a server: faults are signals to pids that `sandbox.json` names,
+results come from the command line, what was committed is read from the database file.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 PROGRAMS = Path(__file__).parent / "programs"
 DEADLINE = 90.0
-"""Seconds an event may take before a test gives up. Too short fails on a busy machine, too long only delays a failure."""
+"""Seconds an event may take. Too short fails on a busy machine, too long only delays a failure."""
 
 
 def eventually(what: str, probe: Callable[[], T], *, deadline: float = DEADLINE) -> T:
@@ -82,8 +82,6 @@ class Federation:
 
     def sandbox_command(self, *arguments: str) -> None:
         self.whimbrel("sandbox", *arguments, "--data-dir", str(self.data))
-
-    # ------------------------------------------------------------------------------------------ runs
 
     def launch(
         self, name: str, *, program: str = "steps", workflow: str = "steps", **inputs: str

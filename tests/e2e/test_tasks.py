@@ -1,4 +1,4 @@
-"""Tasks that end badly, and runs that are cancelled: the owner is named, nothing is committed twice."""
+"""Tasks that end badly, and runs that are cancelled: the owner is named, nothing runs on."""
 
 import signal
 

@@ -1,6 +1,7 @@
-"""The program most fault tests run: three steps in a row, the middle one waits at a gate that the test opens.
+"""The program most fault tests run: three steps in a row, the middle one waits at a gate.
 
-Every start of a step leaves a line in `journal`, so a test can tell what really ran, from the outside.
+The test opens the gate. Every start of a step leaves a line in `journal`, so a test can tell what
+really ran, from the outside.
 """
 
 import time
@@ -68,7 +69,7 @@ def total(folder: str, numbers: File, extra: int, x: int) -> int:
 
 @workflow
 def files(folder: str) -> int:
-    """`write` leaves bytes in the region's store, `count` a small value: only the first can be lost with a region."""
+    """`write` leaves bytes in the region's store, `count` a small value: only the first can be lost."""
     numbers = write(folder=folder)
     extra = count(folder=folder)
     middle = gate(folder=folder, x=extra)
