@@ -1,4 +1,4 @@
-"""Our own servers die or are away during a run: it finishes, nothing repeats, nothing fails over."""
+"""Our own servers die or are away during a run: it finishes, nothing repeats or fails over."""
 
 import os
 import shutil

@@ -69,7 +69,7 @@ def total(folder: str, numbers: File, extra: int, x: int) -> int:
 
 @workflow
 def files(folder: str) -> int:
-    """`write` leaves bytes in the region's store, `count` a small value: only the first can be lost."""
+    """`write` leaves bytes in the region's store, `count` a small value: only it can be lost."""
     numbers = write(folder=folder)
     extra = count(folder=folder)
     middle = gate(folder=folder, x=extra)
