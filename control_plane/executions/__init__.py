@@ -1,0 +1,1 @@
+"""Runs: launch, place + fence + assign, what a crash left, and how people see them."""

@@ -1,0 +1,1 @@
+"""Immutable versions of workflows, and the code bundles they name."""
