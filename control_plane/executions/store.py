@@ -10,7 +10,8 @@ from control_plane.database import Big
 
 
 class Execution(SQLModel, table=True):
-    """One run. `id` is project/domain/name; `policy`, `largest`, `error` and the values are JSON text."""
+    """One run. `id` is project/domain/name; `policy`, `largest`, `error` and the values are JSON text.
+    `waiting_ns` is since when it waits, 0 = it does not."""
 
     id: str = Field(primary_key=True)
     project: str = Field(index=True)
@@ -34,6 +35,7 @@ class Execution(SQLModel, table=True):
     created_ns: int = Field(sa_type=Big, index=True)
     started_ns: int = Field(default=0, sa_type=Big)
     ended_ns: int = Field(default=0, sa_type=Big)
+    waiting_ns: int = Field(default=0, sa_type=Big)
 
 
 class Placement(SQLModel, table=True):

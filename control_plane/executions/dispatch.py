@@ -1,0 +1,273 @@
+"""Place + fence + assign, as one idempotent step: a run leaves here with an owner, or waits with a reason.
+
+Called by launch (through `Dispatcher`), the sweeper and movement; asks the router where, raises the epoch in SQL, and
+only then asks the router to assign. No transaction is open while the router is asked.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from control_plane import documents
+from control_plane.database import Database, table
+from control_plane.executions.decisions import keep_decisions, pending_causes
+from control_plane.executions.lifecycle import move
+from control_plane.executions.store import Execution
+from control_plane.executions.timeline import Entry, tell
+from control_plane.ledger.fence import FENCE, FenceRow, FenceWish, fence, locked, read
+from control_plane.routing.port import Decision, Requirement, Router
+from control_plane.traces.spans import record
+from whimbrel.service.crash import crash_point
+from whimbrel.spec import Assignment, Phase, canonical, sha256
+
+EXECUTION = table(Execution)
+
+BATCH = 256
+"""Executions of one placement call and one transaction. Smaller costs throughput, larger holds the writer longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatched:
+    """Where an execution stands afterwards. `cluster` "" = it waits (or had ended) and `reason` says why."""
+
+    execution: str
+    epoch: int
+    cluster: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is known of a run before the router is asked; the fence compares with it afterwards."""
+
+    row: FenceRow
+    phase: str
+    requirement: Requirement
+    traceparent: str
+    waiting_ns: int
+
+
+class Dispatch:
+    """`await dispatch(executions, cause=...)`; safe to repeat, to interrupt at any point and to run twice at once."""
+
+    def __init__(self, database: Database, router: Router) -> None:
+        self.database = database
+        self.router = router
+
+    async def __call__(
+        self, executions: Sequence[str], *, cause: str = "", again: bool = False,
+        avoid: Mapping[str, Sequence[str]] = {},
+    ) -> list[Dispatched]:  # fmt: skip
+        """Places what nobody owns; repeats the assignment of what is owned and not claimed.
+
+        `again` places also the unclaimed ones anew, at the next epoch (the time to claim has passed). `avoid` names
+        clusters that an execution must not go to. `cause` "" = that of its last, unfulfilled decision, else "launch".
+        """
+        done: list[Dispatched] = []
+        names = list(dict.fromkeys(executions))
+        for start in range(0, len(names), BATCH):
+            done += await self._batch(names[start : start + BATCH], cause, again, avoid)
+        return done
+
+    async def _batch(
+        self, names: Sequence[str], cause: str, again: bool, avoid: Mapping[str, Sequence[str]]
+    ) -> list[Dispatched]:
+        async with self.database.read() as connection:
+            loaded = await load(connection, names)
+            causes = {} if cause else await pending_causes(connection, loaded)
+        standing = [item for item in loaded.values() if assigned(item.row)]
+        to_place = [item for item in loaded.values() if unowned(item.row)]
+        if again:
+            to_place += standing
+        decisions = await self._place(to_place, avoid)
+        crash_point("dispatch.after_place")
+        async with self.database.write() as connection:
+            fenced = await apply(
+                connection, [(loaded[d.execution], d) for d in decisions], cause or "launch", causes
+            )
+        crash_point("dispatch.after_fence")
+        moved = {item.execution for item in fenced}
+        kept = [
+            Dispatched(item.row.execution, item.row.epoch, item.row.owner_cluster)
+            for item in standing
+            if item.row.execution not in moved
+        ]
+        await self._assign([*fenced, *kept], loaded)
+        crash_point("dispatch.after_assign")
+        return [*fenced, *kept]
+
+    async def _place(
+        self, items: Sequence[Loaded], avoid: Mapping[str, Sequence[str]]
+    ) -> list[Decision]:
+        if not items:
+            return []
+        started = time.time_ns()
+        decisions = await self.router.place(
+            [
+                replace(
+                    item.requirement,
+                    # Who did not claim in time is not asked again while anybody else can be.
+                    avoid=(*avoid.get(item.row.execution, ()), *filter(None, [item.row.owner_cluster])),
+                )
+                for item in items
+            ]
+        )  # fmt: skip
+        for item, decision in zip(items, decisions, strict=True):
+            record(
+                "place",
+                item.traceparent,
+                started_ns=started,
+                attributes={"execution": item.row.execution, "cluster": decision.cluster},
+            )
+        return decisions
+
+    async def _assign(self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded]) -> None:
+        items = [item for item in items if item.cluster]
+        if not items:
+            return
+        started = time.time_ns()
+        await self.router.assign(
+            [
+                Assignment(
+                    execution=item.execution,
+                    epoch=item.epoch,
+                    cluster=item.cluster,
+                    traceparent=loaded[item.execution].traceparent,
+                )
+                for item in items
+            ]
+        )
+        for item in items:
+            record(
+                "assign",
+                loaded[item.execution].traceparent,
+                started_ns=started,
+                attributes={"execution": item.execution, "cluster": item.cluster, "epoch": item.epoch},
+            )  # fmt: skip
+
+
+def unowned(row: FenceRow) -> bool:
+    return not row.terminal and not row.owner_cluster
+
+
+def assigned(row: FenceRow) -> bool:
+    """Given to a cluster that has not claimed it."""
+    return not row.terminal and row.owner_cluster != "" and row.owner_cluster_epoch == 0
+
+
+async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, Loaded]:
+    found = await connection.execute(
+        select(
+            FENCE, EXECUTION.c.phase, EXECUTION.c.policy, EXECUTION.c.largest,
+            EXECUTION.c.traceparent, EXECUTION.c.waiting_ns,
+        )
+        .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
+        .where(FENCE.c.execution.in_(list(names)))
+    )  # fmt: skip
+    return {
+        row["execution"]: Loaded(
+            row=read(row),
+            phase=row["phase"],
+            requirement=Requirement(
+                execution=row["execution"],
+                policy=documents.policy(row["policy"]),
+                largest=documents.resources(row["largest"]),
+            ),
+            traceparent=row["traceparent"],
+            waiting_ns=row["waiting_ns"],
+        )
+        for row in found.mappings()
+    }
+
+
+async def apply(
+    connection: AsyncConnection,
+    decided: Sequence[tuple[Loaded, Decision]],
+    cause: str,
+    causes: Mapping[str, str],
+) -> list[Dispatched]:
+    """Fences what found a cluster, marks the rest WAITING; what has changed since it was loaded is left alone."""
+    if not decided:
+        return []
+    started = time.time_ns()
+    placed = [(item, decision) for item, decision in decided if decision.cluster]
+    answers = await fence(connection, [wish(item.row, decision) for item, decision in placed])
+    done: list[Dispatched] = []
+    kept: list[tuple[Decision, int, str]] = []
+    story: list[Entry] = []
+    rows: list[dict[str, Any]] = []
+    for (item, decision), answer in zip(placed, answers, strict=True):
+        if not answer.fenced or answer.row is None or answer.row.owner_cluster != decision.cluster:
+            continue
+        name, epoch, cluster = item.row.execution, answer.row.epoch, decision.cluster
+        why = causes.get(name, cause)
+        done.append(Dispatched(name, epoch, cluster))
+        kept.append((decision, epoch, why))
+        story.append(Entry(name, epoch, "placed", cluster, f"in {decision.region} ({why})"))
+        story.append(Entry(name, epoch, "fenced", cluster, f"epoch {epoch} belongs to {cluster}"))
+        rows.append(change(item, Phase.ASSIGNED, decision))
+        record(
+            "fence",
+            item.traceparent,
+            started_ns=started,
+            attributes={"execution": name, "cluster": cluster, "epoch": epoch},
+        )
+    waiting = [
+        (item, decision)
+        for item, decision in decided
+        if not decision.cluster and unowned(item.row)
+    ]
+    current = await locked(connection, [item.row.execution for item, _ in waiting])
+    for item, decision in waiting:
+        name = item.row.execution
+        if current.get(name) != item.row:
+            continue
+        done.append(Dispatched(name, item.row.epoch, "", decision.reason))
+        kept.append((decision, item.row.epoch + 1, causes.get(name, cause)))
+        if item.phase != Phase.WAITING:
+            story.append(Entry(name, item.row.epoch, "waiting", "", decision.reason))
+        rows.append(change(item, Phase.WAITING, decision))
+    await keep_decisions(connection, kept)
+    await write_phases(connection, rows)
+    await tell(connection, story)
+    return done
+
+
+def wish(row: FenceRow, decision: Decision) -> FenceWish:
+    return FenceWish(
+        execution=row.execution,
+        epoch=row.epoch + 1,
+        cluster=decision.cluster,
+        seen_cluster=row.owner_cluster,
+        seen_cluster_epoch=row.owner_cluster_epoch,
+        decision_digest=sha256(
+            canonical([row.execution, row.epoch + 1, decision.cluster, decision.decided_ns])
+        ),
+    )
+
+
+def change(item: Loaded, phase: Phase, decision: Decision) -> dict[str, Any]:
+    waits = phase is Phase.WAITING
+    return {
+        "x": item.row.execution,
+        "v_phase": move(item.phase, phase),
+        "v_reason": decision.reason if waits else "",
+        "v_region": decision.region,
+        "v_cluster": decision.cluster,
+        "v_waiting_ns": (item.waiting_ns or time.time_ns()) if waits else 0,
+    }
+
+
+async def write_phases(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        names = ("phase", "reason", "region", "cluster", "waiting_ns")
+        await connection.execute(
+            update(EXECUTION)
+            .where(EXECUTION.c.id == bindparam("x"))
+            .values({name: bindparam(f"v_{name}") for name in names}),
+            rows,
+        )
