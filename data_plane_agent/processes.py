@@ -1,0 +1,589 @@
+"""The process launcher: attempts in, events out, with this machine's processes in between.
+
+Called by the engine through `launcher.py`; hands attempts to warm workers (`workers.py`) that `process_pool.py` keeps.
+A task costs a message; a crash costs a worker; limits are kept here, by killing.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whimbrel.runtime_frames import Message, Now
+from whimbrel.runtime_store import StoreFull
+from whimbrel.runtime_worker import LOG_LIMIT, spool_file
+from whimbrel.spec import Artifact, Failure, Resources
+
+from data_plane_agent.blobs import Blobs
+from data_plane_agent.launcher import (
+    Attempt,
+    AttemptEvent,
+    AttemptKey,
+    Broke,
+    Capacity,
+    Finished,
+    Found,
+    Logs,
+    Saved,
+    Started,
+)
+from data_plane_agent.process_answers import (
+    artifact_of,
+    end_of,
+    key_of,
+    parts_of,
+    prefix_of,
+)
+from data_plane_agent.process_limits import (
+    oom_kills,
+    over_limit,
+    timed_out,
+    total_memory,
+    used_memory,
+    why_it_ended,
+)
+from data_plane_agent.process_pool import FetchBundle, Pool
+from data_plane_agent.workers import (
+    AHEAD,
+    FamilyKey,
+    FamilyProcess,
+    Lane,
+    Record,
+    WorkerProcess,
+)
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.02
+"""How often busy workers are looked at: limits, and taking back what waits behind a long task."""
+_MEMORY_TICKS = 10
+_IDLE_TICK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """`slots`: attempts at once. `cpu` and `mem_bytes`: what their requests may add up to, 0 = the whole machine.
+
+    `idle_seconds` until an unused family ends: too short imports again and again, too long keeps memory.
+    """
+
+    data_dir: Path
+    store: str
+    region: str
+    slots: int
+    cpu: float = 0.0
+    mem_bytes: int = 0
+    idle_seconds: float = 300.0
+    orphan_seconds: float = 600.0
+    import_seconds: float = 120.0
+    leak_bytes: int = 512 * 1024 * 1024
+
+
+class ProcessLauncher:
+    """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the work to the next agent."""
+
+    def __init__(self, settings: ProcessSettings, *, fetch_bundle: FetchBundle) -> None:
+        self.settings = settings
+        self.blobs = Blobs(settings.store, region=settings.region)
+        self.pool = Pool(
+            settings.data_dir,
+            self,
+            fetch_bundle=fetch_bundle,
+            store=self.blobs.root,
+            region=settings.region,
+            orphan_seconds=settings.orphan_seconds,
+            import_seconds=settings.import_seconds,
+            leak_bytes=settings.leak_bytes,
+        )
+        self._allocatable = Resources(
+            cpu=settings.cpu or float(settings.slots),
+            mem_bytes=settings.mem_bytes or total_memory(),
+        )
+        self._records: dict[AttemptKey, Record] = {}
+        self._waiting: deque[Lane] = deque()
+        self._busy: dict[str, WorkerProcess] = {}
+        self._cpu_used, self._mem_used = 0.0, 0
+        self._events: list[tuple[AttemptEvent, Record]] = []
+        self._news = asyncio.Event()
+        self._found: dict[AttemptKey, str] = {}
+        self._pump_due = False
+        self._burials: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._ooms = 0
+        self._adopted: set[str] = set()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        await self.pool.open()
+        self._ooms = oom_kills()
+        self._take_over()
+        self._ticker = asyncio.create_task(self._tick_forever(), name="process launcher ticks")
+
+    async def close(self, *, kill: bool) -> None:
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.gather(self._ticker, return_exceptions=True)
+        await self.pool.close(kill=kill)
+        await asyncio.gather(*self._burials, return_exceptions=True)
+
+    # -- the seam ---------------------------------------------------------------------------------
+
+    async def start(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            if attempt.key not in self._records:
+                self._queue(attempt)
+        self._pump_soon()
+
+    async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
+        """`Found` also names attempts that have ended meanwhile: their end follows in the next batch."""
+        yield [Found(self._found)]
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            told, self._events = self._events, []
+            batch: list[AttemptEvent] = []
+            ended: list[Record] = []
+            for event, record in told:
+                if self._records.get(record.key) is not record:
+                    continue  # cancelled meanwhile
+                batch.append(event)
+                if isinstance(event, Finished | Broke):
+                    del self._records[record.key]
+                    ended.append(record)
+            if batch:
+                yield batch
+            for record in ended:  # whoever asks for the next batch has this one
+                self._settle(record)
+
+    async def cancel(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            record = self._records.pop(key, None)
+            if record is None:
+                continue
+            self._settle(record)
+            worker = record.worker
+            if worker is None:
+                self._unqueue(record)
+            elif record.seq in worker.assigned:
+                for taken in worker.take_back():
+                    if taken is not record:
+                        self._requeue(taken)
+                if worker.assigned.pop(record.seq, None) is not None:
+                    self._end_worker(worker)
+        self._pump_soon()
+
+    def capacity(self) -> Capacity:
+        running = len(self._busy)
+        free = Resources(
+            cpu=max(
+                0.0, min(self._allocatable.cpu - self._cpu_used, self.settings.slots - running)
+            ),
+            mem_bytes=max(0, self._allocatable.mem_bytes - self._mem_used),
+        )
+        return Capacity(self._allocatable, free, running, max(0, len(self._records) - running))
+
+    async def read_log(
+        self, key: AttemptKey, stream: str, *, offset: int, limit: int
+    ) -> tuple[bytes, bool]:
+        """Bytes of a running attempt's stdout or stderr, and whether no more can come from here."""
+        record = self._records.get(key)
+        if record is None:
+            return b"", True
+        worker = record.worker
+        now = worker.now() if worker else None
+        if worker is None or now is None or now.seq != record.seq or not now.running:
+            return b"", False
+        return _slice(worker, now, stream, offset=offset, limit=limit), False
+
+    # -- queueing ---------------------------------------------------------------------------------
+
+    def _queue(self, attempt: Attempt) -> None:
+        task = attempt.task
+        environment = tuple(sorted(task.environment.items()))
+        family = self.pool.family(
+            FamilyKey(task.bundle, attempt.project, attempt.domain, environment)
+        )
+        requests, limits = attempt.requests, attempt.limits
+        lane = family.lane(
+            min(requests.cpu, self._allocatable.cpu),
+            min(requests.mem_bytes, self._allocatable.mem_bytes),
+        )
+        meta = {
+            "k": parts_of(attempt.key),
+            "d": attempt.input_digest,
+            "cpu": lane.cpu,
+            "mem": lane.mem,
+            "limit": limits.mem_bytes,
+            "timeout": attempt.timeout_seconds,
+        }
+        frame: Message = {
+            "entry": task.entry_point,
+            "in": attempt.inputs,
+            "trace": attempt.traceparent,
+            "checkpoint": _plain(attempt.checkpoint),
+            "meta": meta,
+        }
+        module = task.entry_point.partition(":")[0]
+        record = Record(
+            attempt.key,
+            attempt.input_digest,
+            lane,
+            attempt.timeout_seconds,
+            limits.mem_bytes,
+            frame,
+            module,
+        )
+        self._records[attempt.key] = record
+        if module in family.ready and (family.transport or family.idle):
+            self._enqueue(record)
+        else:
+            family.pending.setdefault(module, deque()).append(record)
+
+    def _enqueue(self, record: Record, *, first: bool = False) -> None:
+        lane = record.lane
+        if lane not in self._waiting:
+            self._waiting.append(lane)
+        (lane.queue.appendleft if first else lane.queue.append)(record)
+
+    def _requeue(self, record: Record) -> None:
+        record.worker, record.announced = None, False
+        self._enqueue(record, first=True)
+
+    def _unqueue(self, record: Record) -> None:
+        for queue in (record.lane.queue, record.lane.family.pending.get(record.module)):
+            if queue and record in queue:
+                queue.remove(record)
+
+    def _pump_soon(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Idle slots first, one task each, lanes in turn; then tasks ahead for the fast lane if it is alone."""
+        self._pump_due = False
+        for family in self.pool.families.values():
+            for module in family.pending:
+                self.pool.need(family, module)
+        gifts: dict[WorkerProcess, list[Message]] = {}
+        stuck = 0
+        while self._waiting and stuck < len(self._waiting):
+            lane = self._waiting.popleft()
+            if not lane.queue:
+                continue
+            worker = self._free_worker(lane)
+            if worker is None:
+                stuck += 1
+                self._waiting.append(lane)
+                continue
+            stuck = 0
+            self._assign(worker, lane.queue.popleft(), gifts)
+            if lane.queue:
+                self._waiting.append(lane)
+        if len(self._waiting) == 1 and self._waiting[0].fast:
+            lane = self._waiting[0]
+            for worker in self._busy.values():
+                if worker.lane is not lane or worker.dying or worker.revoked_last:
+                    continue
+                if len(worker.assigned) <= AHEAD // 2:
+                    while lane.queue and len(worker.assigned) < AHEAD:
+                        self._assign(worker, lane.queue.popleft(), gifts)
+            if not lane.queue:
+                self._waiting.clear()
+        for worker, messages in gifts.items():
+            worker.send(messages)
+
+    def _free_worker(self, lane: Lane) -> WorkerProcess | None:
+        if len(self._busy) >= self.settings.slots or not self._fits(lane):
+            return None
+        family = lane.family
+        if family.idle:
+            return family.idle.pop()
+        if family.transport is None:
+            for module in {record.module for record in lane.queue}:
+                self.pool.need(family, module)
+            return None
+        return self.pool.fork(family)
+
+    def _fits(self, lane: Lane) -> bool:
+        if not self._busy:
+            return True
+        cpu_fits = self._cpu_used + lane.cpu <= self._allocatable.cpu + 1e-9
+        return cpu_fits and self._mem_used + lane.mem <= self._allocatable.mem_bytes
+
+    def _assign(
+        self, worker: WorkerProcess, record: Record, gifts: dict[WorkerProcess, list[Message]]
+    ) -> None:
+        if worker.lane is None:
+            self._occupy(worker, record.lane)
+        worker.last_seq += 1
+        record.worker, record.seq = worker, worker.last_seq
+        worker.assigned[record.seq] = record
+        if worker.transport is not None and record.frame is not None:
+            record.frame["seq"] = record.seq
+            gifts.setdefault(worker, []).append(record.frame)
+
+    def _occupy(self, worker: WorkerProcess, lane: Lane) -> None:
+        worker.lane = lane
+        self._busy[worker.name] = worker
+        self._cpu_used += lane.cpu
+        self._mem_used += lane.mem
+
+    def _release(self, worker: WorkerProcess) -> None:
+        lane = worker.lane
+        if lane is None:
+            return
+        worker.lane = None
+        del self._busy[worker.name]
+        self._cpu_used -= lane.cpu
+        self._mem_used -= lane.mem
+        worker.family.used_at = asyncio.get_running_loop().time()
+        if not worker.dying and worker.transport is not None:
+            worker.family.idle.append(worker)
+
+    # -- what families and workers say (Ears) -----------------------------------------------------
+
+    def imported(self, family: FamilyProcess, module: str) -> None:
+        for record in family.pending.pop(module, ()):
+            self._enqueue(record)
+
+    def broken(self, family: FamilyProcess, modules: list[str], failure: Failure) -> None:
+        for module in modules:
+            for record in family.pending.pop(module, ()):
+                self._tell(Broke(record.key, _at(failure, record), 0, 0), record)
+
+    def hello(self, worker: WorkerProcess, message: Message) -> None:
+        for result in message["results"]:
+            record = self._records.get(key_of(result["k"]))
+            if record is not None and record.worker is worker:
+                self._ended(worker, record, result)
+            else:
+                worker.ack_due = max(worker.ack_due, result["seq"])
+                spool_file(self.pool.data_dir, result["k"]).unlink(missing_ok=True)
+        if worker.page is not None:
+            worker.page.revoked_from = (1 << 63) - 1
+        frames: list[Message] = []
+        for record in worker.assigned.values():
+            if record.frame is not None:
+                record.frame["seq"] = record.seq
+                frames.append(record.frame)
+        worker.send(frames)
+        if not worker.assigned and worker.lane is None:
+            worker.family.idle.append(worker)
+
+    def heard(self, worker: WorkerProcess, message: Message) -> None:
+        match message:
+            case {"t": "done" | "broke", "seq": int(seq)}:
+                record = worker.assigned.get(seq)
+                if record is not None:
+                    record.lane.learn((message["e"] - message["s"]) / 1e9)
+                    self._ended(worker, record, message)
+            case {"t": "dropped", "seq": int(seq)}:
+                record = worker.dropped(seq)
+                if record is not None:
+                    self._requeue(record)
+                if not worker.assigned and not worker.revoked_last:
+                    self._release(worker)
+            case {"t": "saved", "k": parts, "artifact": fields, "at": int(at)}:
+                record = self._records.get(key_of(parts))
+                if record is not None and record.worker is worker:
+                    self._tell(Saved(record.key, artifact_of(fields), at), record)
+            case {"t": "retire"}:
+                worker.dying = True
+            case _:
+                log.warning("worker %s said what nobody understands: %s", worker.name, message)
+
+    def dead(self, worker: WorkerProcess) -> None:
+        """Its process is gone: what it ran is broken, what it had not begun goes back to the row."""
+        now = worker.now()
+        spooled = self._spooled(worker, now)
+        head: Record | None = None
+        for record in reversed(list(worker.assigned.values())):
+            if record.seq == now.seq and (now.running or spooled):
+                head = record
+            elif record.frame is not None:
+                self._requeue(record)
+        worker.assigned.clear()
+        worker.dying = True
+        self._release(worker)
+        if head is None:
+            worker.forget_files()
+        elif spooled is not None:
+            self._tell(end_of(spooled), head)
+            worker.forget_files()
+        else:
+            head.worker = None
+            task = asyncio.get_running_loop().create_task(self._bury(worker, head, now))
+            self._burials.add(task)
+            task.add_done_callback(self._burials.discard)
+
+    def settled(self) -> None:
+        self._pump_soon()
+
+    # -- ends -------------------------------------------------------------------------------------
+
+    def _ended(self, worker: WorkerProcess, record: Record, message: Message) -> None:
+        worker.assigned.pop(record.seq, None)
+        self._tell(end_of(message), record)
+        if not worker.assigned and not worker.revoked_last:
+            self._release(worker)
+
+    def _tell(self, event: AttemptEvent, record: Record) -> None:
+        self._events.append((event, record))
+        self._news.set()
+
+    def _settle(self, record: Record) -> None:
+        worker = record.worker
+        if worker is not None:
+            worker.ack_due = max(worker.ack_due, record.seq)
+        if record.key in self._found:
+            spool_file(self.pool.data_dir, parts_of(record.key)).unlink(missing_ok=True)
+
+    def _end_worker(self, worker: WorkerProcess) -> None:
+        for record in worker.assigned.values():
+            self._requeue(record)
+        worker.assigned.clear()
+        worker.kill()
+
+    async def _bury(self, worker: WorkerProcess, record: Record, now: Now) -> None:
+        """Tell of a broken attempt once its logs are safe."""
+        ooms = oom_kills()
+        failure = worker.doom or why_it_ended(worker.exit_status, oom=ooms > self._ooms)
+        self._ooms = ooms
+        logs = Logs(
+            await self._save_log(worker, record, now, "stdout"),
+            await self._save_log(worker, record, now, "stderr"),
+        )
+        worker.forget_files()
+        self._tell(
+            Broke(record.key, _at(failure, record), now.started_ns, time.time_ns(), logs), record
+        )
+
+    async def _save_log(
+        self, worker: WorkerProcess, record: Record, now: Now, stream: str
+    ) -> Artifact | None:
+        data = _slice(worker, now, stream, offset=0, limit=LOG_LIMIT)
+        if not data:
+            return None
+        try:
+            return await self.blobs.put(f"{prefix_of(record.key)}/{worker.name}/{stream}", data)
+        except StoreFull as error:
+            log.warning("a log is lost: %s", error)
+            return None
+
+    # -- limits -----------------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        count = 0
+        while True:
+            busy = bool(self._busy) or any(w.dying or w.lost_at for w in self.pool.workers.values())
+            starting = any(f.starting for f in self.pool.families.values())
+            await asyncio.sleep(TICK_SECONDS if busy or starting else _IDLE_TICK_SECONDS)
+            count += 1
+            self._look(memory=count % _MEMORY_TICKS == 0)
+
+    def _look(self, *, memory: bool) -> None:
+        now_ns = time.time_ns()
+        for worker in list(self._busy.values()):
+            now = worker.now()
+            record = worker.assigned.get(now.seq)
+            if record is None or not now.running or worker.dying:
+                continue
+            age = (now_ns - now.started_ns) / 1e9
+            if age > TICK_SECONDS and not record.announced:
+                record.announced = True
+                self._tell(Started(record.key, now.started_ns), record)
+            if age > TICK_SECONDS and len(worker.assigned) > 1:
+                record.lane.learn(max(age, record.lane.seconds))
+                for taken in reversed(worker.take_back()):
+                    self._requeue(taken)
+            if record.timeout_seconds and age > record.timeout_seconds:
+                self._doom(worker, now, timed_out(record.timeout_seconds))
+            elif memory and record.mem_limit:
+                used = used_memory(worker.pid)
+                if used > record.mem_limit:
+                    self._doom(worker, now, over_limit(used, record.mem_limit))
+        for worker in self.pool.workers.values():
+            if worker.ack_due > worker.acked and worker.lane is None:
+                worker.send([])
+        self.pool.tick()
+        self._end_idle_families()
+        self._pump_soon()
+
+    def _doom(self, worker: WorkerProcess, now: Now, failure: Failure) -> None:
+        if worker.now().seq == now.seq:
+            worker.doom = failure
+            worker.kill()
+
+    def _end_idle_families(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for family in list(self.pool.families.values()):
+            in_use = family.starting or family.pending or len(family.idle) < len(family.workers)
+            if in_use or any(lane.queue for lane in family.lanes.values()):
+                family.used_at = now
+            elif now - family.used_at > self.settings.idle_seconds:
+                self.pool.end_family(family)
+
+    # -- taking over from an earlier agent --------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """What an earlier agent's workers run (their pages say it), and what they ended (the spool says it)."""
+        for file in sorted(self.pool.folder.glob("*.json")):
+            about: dict[str, Any] = json.loads(file.read_text())
+            worker = self.pool.adopt(file.stem, about["family"])
+            if worker is None or not worker.now().running or worker.page is None:
+                continue
+            meta = worker.page.meta
+            key = key_of(meta["k"])
+            lane = worker.family.lane(meta["cpu"], meta["mem"])
+            record = Record(key, meta["d"], lane, meta["timeout"], meta["limit"], None)
+            record.worker, record.seq, record.announced = worker, worker.now().seq, True
+            worker.assigned[record.seq] = record
+            self._records[key] = record
+            self._found[key] = record.input_digest
+            self._occupy(worker, lane)
+        for file in sorted((self.pool.data_dir / "spool").glob("*.json")):
+            message: Message = json.loads(file.read_text())
+            key = key_of(message["k"])
+            self._found[key] = message["d"]
+            record = self._records.get(key)
+            if record is not None and record.worker is not None:
+                self._ended(record.worker, record, message)
+            elif record is None:
+                family = self.pool.family(FamilyKey("", "", "", ()))
+                record = Record(key, message["d"], family.lane(0, 0), 0, 0, None)
+                self._records[key] = record
+                self._tell(end_of(message), record)
+
+    def _spooled(self, worker: WorkerProcess, now: Now) -> Message | None:
+        record = worker.assigned.get(now.seq)
+        if record is None:
+            return None
+        file = spool_file(self.pool.data_dir, parts_of(record.key))
+        return json.loads(file.read_text()) if file.exists() else None
+
+
+def _plain(artifact: Artifact | None) -> Message | None:
+    if artifact is None:
+        return None
+    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
+
+
+def _at(failure: Failure, record: Record) -> Failure:
+    return Failure(failure.owner, failure.kind, failure.message, record.key.node, failure.traceback)
+
+
+def _slice(worker: WorkerProcess, now: Now, stream: str, *, offset: int, limit: int) -> bytes:
+    kind, start = ("out", now.stdout_at) if stream == "stdout" else ("err", now.stderr_at)
+    try:
+        with worker.file(kind).open("rb") as file:
+            file.seek(start + offset)
+            return file.read(limit)
+    except OSError:
+        return b""

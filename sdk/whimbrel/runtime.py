@@ -1,0 +1,157 @@
+"""Inside the task's side of the process launcher: a family imports the user's code once and forks workers from it.
+
+Started by `data_plane_agent/processes.py` as `python -P -m whimbrel.runtime family {JSON}`; tells it what was imported,
+which workers ended and how; hands each fork to `runtime_worker.py`. No thread may exist here: forks copy only one.
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from whimbrel import runtime_frames as frames
+from whimbrel import runtime_worker
+from whimbrel.runtime_failures import describe
+from whimbrel.runtime_worker import Seat
+
+
+class Family:
+    """The parent process. Ends when it is told to, or when no agent came back for `orphan_seconds`."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.workers: dict[int, str] = {}
+        self._modules: list[str] = []
+        self._agent: socket.socket | None = None
+        self._decoder = frames.Decoder()
+        self._wake, wake_end = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_end, False)
+        self._wake_end = wake_end
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(wake_end)
+
+    def run(self) -> str:
+        """Returns the name of the worker to be in a forked child, "" when the family's time is over."""
+        while self._agent or self._connect():
+            agent = self._agent
+            if agent is None:
+                continue
+            ready, _, _ = select.select([agent, self._wake], [], [])
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+                self._reap()
+            if agent not in ready:
+                continue
+            try:
+                data = agent.recv(65536)
+            except ConnectionError:
+                data = b""
+            if not data:
+                self._agent = None
+                agent.close()
+            for message in self._decoder.feed(data):
+                match message:
+                    case {"import": str(module)}:
+                        self._import(module)
+                    case {"fork": str(worker)}:
+                        if self._fork(worker):
+                            return worker
+                    case {"stop": _}:
+                        return ""
+                    case _:
+                        pass
+        return ""
+
+    def _connect(self) -> bool:
+        deadline = time.monotonic() + self.seat.orphan_seconds
+        while time.monotonic() < deadline:
+            self._agent = frames.connect(self.seat.socket)
+            if self._agent is not None:
+                self._decoder = frames.Decoder()
+                self._send(
+                    {
+                        "t": "family",
+                        "v": frames.PROTOCOL,
+                        "id": self.seat.family,
+                        "pid": os.getpid(),
+                        "modules": self._modules,
+                    }
+                )
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _send(self, message: frames.Message) -> None:
+        try:
+            if self._agent is not None:
+                self._agent.sendall(frames.encode(message))
+        except OSError:
+            self._agent = None
+
+    def _import(self, module: str) -> None:
+        try:
+            importlib.import_module(module)
+        except (
+            BaseException
+        ) as error:  # whatever user code does at import is reported, SystemExit too
+            failure = describe(error, inside=self.seat.bundle)
+            message = f"importing {module} failed: {failure.message}"
+            self._send(
+                {"t": "broken", "module": module, "message": message, "tb": failure.traceback}
+            )
+            return
+        self._modules.append(module)
+        gc.collect()
+        gc.freeze()  # pages of what is imported stay shared with the workers
+        self._send({"t": "imported", "module": module})
+
+    def _fork(self, worker: str) -> bool:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            self.workers[pid] = worker
+            return False
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self._wake)
+        os.close(self._wake_end)
+        if self._agent is not None:
+            self._agent.close()
+        return True
+
+    def _reap(self) -> None:
+        for pid, worker in list(self.workers.items()):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                del self.workers[pid]
+                code = os.waitstatus_to_exitcode(status)
+                self._send({"t": "exited", "name": worker, "pid": pid, "status": code})
+
+
+def main(arguments: Sequence[str]) -> int:
+    match arguments:
+        case ["family", text]:
+            seat = Seat(**json.loads(text))
+        case _:
+            print("usage: python -m whimbrel.runtime family JSON", file=sys.stderr)  # noqa: T201
+            return 2
+    os.chdir(Path(seat.data_dir, "work"))
+    sys.path.insert(0, seat.bundle)
+    sys.dont_write_bytecode = True
+    worker = Family(seat).run()
+    return runtime_worker.Worker(seat, worker).run() if worker else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
