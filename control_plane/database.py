@@ -1,14 +1,15 @@
 """SQL, the one store whose loss is a disaster: one transaction a call, on SQLite or PostgreSQL.
 
-Opened by `__main__.py`; every service takes it. `write()` is one transaction that locks what it reads; `read()` one
-consistent look. On SQLite writers queue for the one writer connection, so that a transaction is really exclusive.
+Opened by `__main__.py`; every service takes it. `write()` is one transaction that locks what it
+reads; `read()` one consistent look. On SQLite writers queue for the one writer connection, so that
+a transaction is really exclusive.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import BigInteger, Connection, Integer, Select, Table, event
 from sqlalchemy.engine import make_url
@@ -16,21 +17,24 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlmodel import SQLModel
 
 BUSY_TIMEOUT_MS = 10_000
-"""How long SQLite waits for another process's write. Too short: errors beside a backup; too long: hides a stuck one."""
+"""How long SQLite waits for another process's write. Too short: errors beside a backup; too long:
+hides a stuck one."""
 
 READERS = 8
 
 Big = BigInteger().with_variant(Integer, "sqlite")
-"""Epochs, counters, Unix nanoseconds. SQLite's INTEGER has 64 bits, and only that makes a key autoincrement."""
+"""Epochs, counters, Unix nanoseconds. SQLite's INTEGER has 64 bits, and only that
+autoincrements."""
 
 
 def table(model: type[SQLModel]) -> Table:
     """The Core table of a row class; hot statements are written with it."""
-    return SQLModel.metadata.tables[str(model.__tablename__)]
+    return SQLModel.metadata.tables[cast(Any, model).__tablename__]
 
 
 class Database:
-    """`write()` and `read()` give a connection inside one transaction, committed at the end of the block."""
+    """`write()` and `read()` give a connection inside one transaction, committed at the end of the
+    block."""
 
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
@@ -53,8 +57,8 @@ class Database:
         engine = create_async_engine(self.url, pool_size=1 if writer else READERS, max_overflow=0)
 
         def on_connect(dbapi: Any, _record: object) -> None:
-            # None stops the driver from starting transactions on its own ideas of when (it would start none before
-            # a SELECT, and a fence could slip in between check and write); `on_begin` says when.
+            # The driver itself would start no transaction before a SELECT, and a fence could slip in
+            # between check and write; `on_begin` says when.
             dbapi.isolation_level = None
             cursor = dbapi.cursor()
             cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
@@ -72,7 +76,7 @@ class Database:
         return engine
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncConnection]:
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
         if self.sqlite:
             async with self._turn, self._writer.begin() as connection:
                 yield connection
@@ -81,7 +85,7 @@ class Database:
                 yield connection
 
     @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
         async with self._reader.begin() as connection:
             yield connection
 
@@ -91,7 +95,7 @@ class Database:
 
 
 def shared(query: Select[Any]) -> Select[Any]:
-    """Row locks that let others read and commit beside us, and keep fences out. SQLite's one writer needs none."""
+    """Row locks that let others commit beside us and keep fences out; SQLite needs none."""
     return query.with_for_update(read=True)
 
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
+from whimbrel.spec import Artifact, Failure, PlacementPolicy, Resources, canonical
 
 from control_plane.routing.port import Verdict
-from whimbrel.spec import Artifact, Failure, PlacementPolicy, Resources, canonical
 
 POLICY = TypeAdapter(PlacementPolicy)
 RESOURCES = TypeAdapter(Resources)

@@ -1,7 +1,7 @@
 """Placement decisions as they are kept: whole, one an epoch, also those that found no cluster.
 
-Called by `dispatch.py` inside its transaction. A decision that found nothing stands at the epoch the next fence would
-have, and is overwritten by the next decision.
+Called by `dispatch.py` inside its transaction. A decision that found nothing stands at the epoch
+the next fence would have, and is overwritten by the next decision.
 """
 
 from collections.abc import Iterable, Sequence

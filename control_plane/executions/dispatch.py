@@ -1,7 +1,8 @@
-"""Place + fence + assign, as one idempotent step: a run leaves here with an owner, or waits with a reason.
+"""Place + fence + assign, as one idempotent step: a run leaves here with an owner, or waits with a
+reason.
 
-Called by launch (through `Dispatcher`), the sweeper and movement; asks the router where, raises the epoch in SQL, and
-only then asks the router to assign. No transaction is open while the router is asked.
+Called by launch (through `Dispatcher`), the sweeper and movement; asks the router where, raises
+the epoch in SQL, and only then asks the router to assign. No transaction is open meanwhile.
 """
 
 import time
@@ -11,6 +12,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.service.crash import crash_point
+from whimbrel.spec import Assignment, Phase, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
@@ -20,19 +23,17 @@ from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.fence import FENCE, FenceRow, FenceWish, fence, locked, read
 from control_plane.routing.port import Decision, Requirement, Router
-from control_plane.traces.spans import record
-from whimbrel.service.crash import crash_point
-from whimbrel.spec import Assignment, Phase, canonical, sha256
+from control_plane.traces.spans import Spans
 
 EXECUTION = table(Execution)
 
 BATCH = 256
-"""Executions of one placement call and one transaction. Smaller costs throughput, larger holds the writer longer."""
+"""Executions of one transaction. Smaller costs throughput, larger holds the writer longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatched:
-    """Where an execution stands afterwards. `cluster` "" = it waits (or had ended) and `reason` says why."""
+    """Where an execution stands afterwards. `cluster` "" = it waits and `reason` says why."""
 
     execution: str
     epoch: int
@@ -52,11 +53,12 @@ class Loaded:
 
 
 class Dispatch:
-    """`await dispatch(executions, cause=...)`; safe to repeat, to interrupt at any point and to run twice at once."""
+    """`await dispatch(executions, cause=...)`; safe to repeat, interrupt and run twice at once."""
 
-    def __init__(self, database: Database, router: Router) -> None:
+    def __init__(self, database: Database, router: Router, spans: Spans | None = None) -> None:
         self.database = database
         self.router = router
+        self.spans = spans or Spans()
 
     async def __call__(
         self, executions: Sequence[str], *, cause: str = "", again: bool = False,
@@ -64,8 +66,9 @@ class Dispatch:
     ) -> list[Dispatched]:  # fmt: skip
         """Places what nobody owns; repeats the assignment of what is owned and not claimed.
 
-        `again` places also the unclaimed ones anew, at the next epoch (the time to claim has passed). `avoid` names
-        clusters that an execution must not go to. `cause` "" = that of its last, unfulfilled decision, else "launch".
+        `again` places also the unclaimed ones anew, at the next epoch (the time to claim has
+        passed). `avoid` names clusters that an execution must not go to. `cause` "" = that of its
+        last, unfulfilled decision, else "launch".
         """
         done: list[Dispatched] = []
         names = list(dict.fromkeys(executions))
@@ -85,10 +88,12 @@ class Dispatch:
             to_place += standing
         decisions = await self._place(to_place, avoid)
         crash_point("dispatch.after_place")
+        started = time.time_ns()
         async with self.database.write() as connection:
             fenced = await apply(
                 connection, [(loaded[d.execution], d) for d in decisions], cause or "launch", causes
             )
+        self._record("fence", started, fenced, loaded)
         crash_point("dispatch.after_fence")
         moved = {item.execution for item in fenced}
         kept = [
@@ -111,18 +116,15 @@ class Dispatch:
                 replace(
                     item.requirement,
                     # Who did not claim in time is not asked again while anybody else can be.
-                    avoid=(*avoid.get(item.row.execution, ()), *filter(None, [item.row.owner_cluster])),
+                    avoid=(
+                        *avoid.get(item.row.execution, ()),
+                        *filter(None, [item.row.owner_cluster]),
+                    ),
                 )
                 for item in items
             ]
-        )  # fmt: skip
-        for item, decision in zip(items, decisions, strict=True):
-            record(
-                "place",
-                item.traceparent,
-                started_ns=started,
-                attributes={"execution": item.row.execution, "cluster": decision.cluster},
-            )
+        )
+        self._record("place", started, decisions, {i.row.execution: i for i in items})
         return decisions
 
     async def _assign(self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded]) -> None:
@@ -141,13 +143,22 @@ class Dispatch:
                 for item in items
             ]
         )
+        self._record("assign", started, items, loaded)
+
+    def _record(
+        self,
+        name: str,
+        started_ns: int,
+        items: Sequence[Dispatched | Decision],
+        loaded: Mapping[str, Loaded],
+    ) -> None:
         for item in items:
-            record(
-                "assign",
+            self.spans.record(
+                name,
                 loaded[item.execution].traceparent,
-                started_ns=started,
-                attributes={"execution": item.execution, "cluster": item.cluster, "epoch": item.epoch},
-            )  # fmt: skip
+                started_ns=started_ns,
+                attributes={"execution": item.execution, "cluster": item.cluster},
+            )
 
 
 def unowned(row: FenceRow) -> bool:
@@ -190,10 +201,9 @@ async def apply(
     cause: str,
     causes: Mapping[str, str],
 ) -> list[Dispatched]:
-    """Fences what found a cluster, marks the rest WAITING; what has changed since it was loaded is left alone."""
+    """Fences what found a cluster, marks the rest WAITING; what has changed since is left alone."""
     if not decided:
         return []
-    started = time.time_ns()
     placed = [(item, decision) for item, decision in decided if decision.cluster]
     answers = await fence(connection, [wish(item.row, decision) for item, decision in placed])
     done: list[Dispatched] = []
@@ -210,16 +220,8 @@ async def apply(
         story.append(Entry(name, epoch, "placed", cluster, f"in {decision.region} ({why})"))
         story.append(Entry(name, epoch, "fenced", cluster, f"epoch {epoch} belongs to {cluster}"))
         rows.append(change(item, Phase.ASSIGNED, decision))
-        record(
-            "fence",
-            item.traceparent,
-            started_ns=started,
-            attributes={"execution": name, "cluster": cluster, "epoch": epoch},
-        )
     waiting = [
-        (item, decision)
-        for item, decision in decided
-        if not decision.cluster and unowned(item.row)
+        (item, decision) for item, decision in decided if not decision.cluster and unowned(item.row)
     ]
     current = await locked(connection, [item.row.execution for item, _ in waiting])
     for item, decision in waiting:

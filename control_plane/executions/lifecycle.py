@@ -28,7 +28,14 @@ MOVES: Mapping[Phase, frozenset[Phase]] = {
         }
     ),
     Phase.MOVING: frozenset(
-        {Phase.MOVING, Phase.ASSIGNED, Phase.WAITING, Phase.FAILED, Phase.ABORTED}
+        {
+            Phase.MOVING,
+            Phase.ASSIGNED,
+            Phase.WAITING,
+            Phase.SUCCEEDED,
+            Phase.FAILED,
+            Phase.ABORTED,
+        }
     ),
     Phase.SUCCEEDED: frozenset(),
     Phase.FAILED: frozenset(),

@@ -1,6 +1,8 @@
-"""Rows of runs as people know them: what was asked for, where it was placed and why, and its own story.
+"""Rows of runs as people know them: what was asked for, where it was placed and why, and its own
+story.
 
-Written by `service.py`, `dispatch.py` and the ledger; the row's phase never says who may write, the fence does.
+Written by `service.py`, `dispatch.py` and the ledger; the row's phase never says who may write,
+the fence does.
 """
 
 from sqlalchemy import Text

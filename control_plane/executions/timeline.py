@@ -18,7 +18,8 @@ TIMELINE = table(Timeline)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """`kind` is one word: launched placed fenced assigned claimed suspected unreachable waiting ..."""
+    """`kind` is one word: launched placed fenced assigned claimed suspected unreachable waiting
+    ..."""
 
     execution: str
     epoch: int

@@ -1,7 +1,7 @@
 """Outputs that nobody can read any more become history, so that their nodes run again.
 
-Called by the ledger (UNREACHABLE) and by a takeover, inside the transaction that raised the epoch; which nodes is
-decided before, by `movement/lineage.py`.
+Called by the ledger (UNREACHABLE) and by a takeover, inside the transaction that raised the
+epoch; which nodes is decided before, by `movement/lineage.py`.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,8 @@ STATE = table(NodeState)
 
 
 async def live_outputs(connection: AsyncConnection, execution: str) -> dict[str, list[str]]:
-    """Live nodes -> the JSON texts of what they refer to: `artifacts` (a list) and `offloaded` ("" = none)."""
+    """Live nodes -> the JSON texts of what they refer to: `artifacts` (a list) and `offloaded` (""
+    = none)."""
     found = await connection.execute(
         select(OUTPUT.c.node, OUTPUT.c.artifacts, OUTPUT.c.offloaded).where(
             OUTPUT.c.execution == execution, OUTPUT.c.live
@@ -30,7 +31,8 @@ async def live_outputs(connection: AsyncConnection, execution: str) -> dict[str,
 async def declare_unreachable(
     connection: AsyncConnection, execution: str, reasons: Mapping[str, str]
 ) -> None:
-    """`reasons`: node -> why it is computed again. Closed over what was made from them by the caller."""
+    """`reasons`: node -> why it is computed again. Closed over what was made from them by the
+    caller."""
     if not reasons:
         return
     mine = (OUTPUT.c.execution == execution, OUTPUT.c.node.in_(list(reasons)))

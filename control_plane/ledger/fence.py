@@ -1,7 +1,9 @@
-"""Who may write: compare-and-set on `execution_fence`, the one row a run that everything else is checked against.
+"""Who may write: compare-and-set on `execution_fence`, the one row a run that everything else is
+checked against.
 
-Called by dispatch and movement (fence), by the ledger (claim, release, end, declare), always inside the caller's one
-transaction; hands back values. Each rule of `judge` and `admits` has a counterexample without it.
+Called by dispatch and movement (fence), by the ledger (claim, release, end), always inside the
+caller's one transaction; hands back values. Each rule of `judge` and `admits` has a
+counterexample without it.
 """
 
 import time
@@ -16,6 +18,10 @@ from control_plane.database import exclusive, shared, table
 from control_plane.ledger.store import ExecutionFence
 
 FENCE = table(ExecutionFence)
+FIELDS = (
+    "epoch", "owner_cluster", "owner_cluster_epoch", "decision_digest", "released", "terminal",
+    "fenced_ns", "key_epoch",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class FenceRow:
     owner_cluster: str
     owner_cluster_epoch: int
     decision_digest: str
-    released: bool
+    released: int
     terminal: bool
     fenced_ns: int = 0
     key_epoch: int = 0
@@ -35,7 +41,8 @@ class FenceRow:
 
 @dataclass(frozen=True, slots=True)
 class FenceWish:
-    """Raise to `epoch` and give to `cluster` ("" = nobody), provided the row is what the caller saw."""
+    """Raise to `epoch` and give to `cluster` ("" = nobody), provided the row is what the caller
+    saw."""
 
     execution: str
     epoch: int
@@ -47,7 +54,7 @@ class FenceWish:
 
 @dataclass(frozen=True, slots=True)
 class FenceAnswer:
-    """`row` is the row afterwards; None when there is no such execution. Not fenced: decide anew from `row`."""
+    """`row` is the row afterwards; None = no such execution. Not fenced: decide anew from `row`."""
 
     execution: str
     fenced: bool
@@ -63,7 +70,7 @@ class ClaimAnswer:
 
 
 def judge(row: FenceRow, wish: FenceWish) -> FenceRow | None:
-    """The row after the fence, the same row when this very decision was taken before, None when refused."""
+    """The row after the fence, the same row if this decision was taken before, None if refused."""
     if row.terminal:
         return None
     if row.epoch == wish.epoch and row.decision_digest == wish.decision_digest:
@@ -78,7 +85,7 @@ def judge(row: FenceRow, wish: FenceWish) -> FenceRow | None:
         owner_cluster=wish.cluster,
         owner_cluster_epoch=0,
         decision_digest=wish.decision_digest,
-        released=False,
+        released=0,
         key_epoch=wish.epoch if wish.cluster else row.key_epoch,
     )
 
@@ -110,7 +117,7 @@ def owns(row: FenceRow, *, epoch: int, cluster: str, cluster_epoch: int) -> bool
 async def locked(
     connection: AsyncConnection, executions: Sequence[str], *, for_update: bool = True
 ) -> dict[str, FenceRow]:
-    """The rows, locked till the end of the transaction, always in one order so that no two callers deadlock."""
+    """The rows, locked till the transaction ends, in one order so that no two callers deadlock."""
     names = sorted(set(executions))
     if not names:
         return {}
@@ -126,7 +133,7 @@ def read(row: Mapping[Any, Any]) -> FenceRow:
         owner_cluster=row["owner_cluster"],
         owner_cluster_epoch=row["owner_cluster_epoch"],
         decision_digest=row["decision_digest"],
-        released=bool(row["released"]),
+        released=row["released"],
         terminal=bool(row["terminal"]),
         fenced_ns=row["fenced_ns"],
         key_epoch=row["key_epoch"],
@@ -145,23 +152,10 @@ async def store(connection: AsyncConnection, rows: Sequence[FenceRow]) -> None:
     await connection.execute(
         statement,
         [
-            {"x": row.execution} | {f"v_{name}": COLUMNS[name](row) for name in FIELDS}
+            {"x": row.execution} | {f"v_{name}": getattr(row, name) for name in FIELDS}
             for row in rows
         ],
     )
-
-
-COLUMNS: dict[str, Any] = {
-    "epoch": lambda row: row.epoch,
-    "owner_cluster": lambda row: row.owner_cluster,
-    "owner_cluster_epoch": lambda row: row.owner_cluster_epoch,
-    "decision_digest": lambda row: row.decision_digest,
-    "released": lambda row: int(row.released),
-    "terminal": lambda row: row.terminal,
-    "fenced_ns": lambda row: row.fenced_ns,
-    "key_epoch": lambda row: row.key_epoch,
-}
-FIELDS = tuple(COLUMNS)
 
 
 async def fence(connection: AsyncConnection, wishes: Sequence[FenceWish]) -> list[FenceAnswer]:
@@ -191,7 +185,8 @@ async def claim(
     cluster: str,
     cluster_epoch: int,
 ) -> list[ClaimAnswer]:
-    """`wishes` are (execution, epoch). Raises `owner_cluster_epoch` of what this session may own."""
+    """`wishes` are (execution, epoch). Raises `owner_cluster_epoch` of what this session may
+    own."""
     rows = await locked(connection, [execution for execution, _ in wishes])
     answers: list[ClaimAnswer] = []
     changed: dict[str, FenceRow] = {}
@@ -209,13 +204,13 @@ async def claim(
 
 
 def ended(row: FenceRow) -> FenceRow:
-    """After success, failure or cancel: the epoch is one higher, so an unreachable owner that returns is fenced."""
+    """After success, failure or cancel: an unreachable owner that returns finds itself fenced."""
     return replace(row, epoch=row.epoch + 1, terminal=True, fenced_ns=time.time_ns())
 
 
 def relinquished(row: FenceRow) -> FenceRow:
     """After RELEASED: no later claim of this epoch succeeds."""
-    return replace(row, owner_cluster="", owner_cluster_epoch=0, released=True)
+    return replace(row, owner_cluster="", owner_cluster_epoch=0, released=1)
 
 
 def abandoned(row: FenceRow, *, decision_digest: str) -> FenceRow:
@@ -225,14 +220,14 @@ def abandoned(row: FenceRow, *, decision_digest: str) -> FenceRow:
         epoch=row.epoch + 1,
         owner_cluster="",
         owner_cluster_epoch=0,
-        released=False,
+        released=0,
         decision_digest=decision_digest,
         fenced_ns=time.time_ns(),
     )
 
 
 async def end(connection: AsyncConnection, executions: Sequence[str]) -> dict[str, FenceRow]:
-    """Terminal raise of those not terminal yet; answers the rows *before*, so the caller sees which it ended."""
+    """Terminal raise of those not terminal yet; answers the rows *before*: which did it end?"""
     rows = await locked(connection, executions)
     await store(connection, [ended(row) for row in rows.values() if not row.terminal])
     return rows

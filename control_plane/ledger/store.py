@@ -1,7 +1,7 @@
 """Rows of the ledger: who may write, and what was written.
 
-Written by `fence.py` and `commit.py` in one transaction each; read by the claim, by dispatch and by whoever shows a
-run. JSON documents are text: the database only keeps them.
+Written by `fence.py` and `commit.py` in one transaction each; read by the claim, by dispatch and
+by whoever shows a run. JSON documents are text: the database only keeps them.
 """
 
 from sqlalchemy import Boolean, Index, Text, text
@@ -30,7 +30,8 @@ class ExecutionFence(SQLModel, table=True):
 
 
 class NodeOutput(SQLModel, table=True):
-    """What a node made. At most one row of a node is live; the others are history. `value` "" = `offloaded`."""
+    """What a node made. At most one row of a node is live; the others are history. `value` "" =
+    `offloaded`."""
 
     __tablename__ = "node_output"  # pyright: ignore[reportAssignmentType]  # SQLModel types it as declared_attr
     __table_args__ = (
@@ -64,7 +65,8 @@ class NodeOutput(SQLModel, table=True):
 
 
 class NodeState(SQLModel, table=True):
-    """Newest news of a node without a live output. `failed_attempt` is the last attempt counted as a failure."""
+    """Newest news of a node without a live output. `failed_attempt` is the last attempt counted as
+    a failure."""
 
     __tablename__ = "node_state"  # pyright: ignore[reportAssignmentType]  # SQLModel types it as declared_attr
 
@@ -107,7 +109,8 @@ class EventCursor(SQLModel, table=True):
 
 
 class Wakeup(SQLModel, table=True):
-    """Something happened that somebody waits for; deleted after delivery. A hint: the fact is in the other rows."""
+    """Something happened that somebody waits for; deleted after delivery. A hint: the fact is in
+    the other rows."""
 
     id: int | None = Field(default=None, primary_key=True, sa_type=Big)
     execution: str

@@ -1,7 +1,8 @@
-"""What the control plane asks the router, and what it hands to movement: the two seams that tests replace.
+"""What the control plane asks the router, and what it hands to movement: the two seams that tests
+replace.
 
-Called by dispatch, sweeper, clusters, logs and movement; `rpc.py` answers for the real router. Every call is
-idempotent and raises `Unreachable` when the router does not answer.
+Called by dispatch, sweeper, clusters, logs and movement; `rpc.py` answers for the real router.
+Every call is idempotent and raises `Unreachable` when the router does not answer.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """`avoid` are clusters not to be chosen; `allowed_regions` the data's residency, empty = any."""
+    """`avoid` are clusters not to be chosen; `allowed_regions` the data's residency, empty =
+    any."""
 
     execution: str
     policy: PlacementPolicy
@@ -36,7 +38,8 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where one execution goes, with a verdict for every cluster. `cluster` "" = nowhere, `reason` says why."""
+    """Where one execution goes, with a verdict for every cluster. `cluster` "" = nowhere, `reason`
+    says why."""
 
     execution: str
     cluster: str
@@ -72,7 +75,8 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class LiveCluster:
-    """One cluster as the router sees it. `suspected` = judged lost; `lost_since_ns` 0 while alive."""
+    """One cluster as the router sees it. `suspected` = judged lost; `lost_since_ns` 0 while
+    alive."""
 
     name: str
     region: str
@@ -129,7 +133,8 @@ class Router(Protocol):
 
 
 class Movement(Protocol):
-    """Stories that move work. Both calls are idempotent: a story has one id, and is started once."""
+    """Stories that move work. Both calls are idempotent: a story has one id, and is started
+    once."""
 
     async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
         """The session is over: everything it still owns is to be moved."""
