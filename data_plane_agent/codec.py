@@ -1,0 +1,309 @@
+"""The agent's border to the wire: messages.py <-> protobuf, both ways.
+
+Called by `rpc.py` for what is said to the router, by the engine (through `encode`, `decode`) for
+events in the outbox, whose stored form is their wire form, so that a batch is put together from
+bytes.
+"""
+
+from collections.abc import Sequence
+
+from whimbrel import codec
+from whimbrel.spec import Artifact, Outputs, WorkflowSpec
+from whimbrel.wire.v1 import agent_pb2, ledger_pb2, placement_pb2, spec_pb2
+
+from data_plane_agent import messages as m
+from data_plane_agent.launcher import Logs
+
+
+def encode(event: m.Event, *, execution: str, epoch: int) -> bytes:
+    """The event as it lies in the outbox and travels in a batch."""
+    message = ledger_pb2.Event(execution=execution, epoch=epoch)
+    match event:
+        case m.AttemptRuns(node, attempt, started_ns):
+            status = message.status
+            status.node, status.attempt, status.phase = node, attempt, "RUNNING"
+            status.started_ns = started_ns
+        case m.AttemptFailed():
+            status = message.status
+            status.node, status.attempt, status.phase = event.node, event.attempt, "FAILED"
+            status.started_ns, status.ended_ns = event.started_ns, event.ended_ns
+            status.error.CopyFrom(codec.failure_to_wire(event.failure))
+            status.will_retry = event.will_retry
+            _put_logs(status, event.logs)
+        case m.NodeOutput():
+            _put_output(message.output, event)
+        case m.Checkpointed(node, attempt, artifact, at_ns):
+            saved = message.checkpoint
+            saved.node, saved.attempt, saved.at_ns = node, attempt, at_ns
+            saved.artifact.CopyFrom(codec.artifact_to_wire(artifact))
+        case m.Succeeded(outputs, artifacts):
+            message.succeeded.outputs_json = outputs
+            message.succeeded.artifacts.extend(map(codec.artifact_to_wire, artifacts))
+            message.succeeded.SetInParent()
+        case m.Failed(failure):
+            message.failed.error.CopyFrom(codec.failure_to_wire(failure))
+        case m.Unreachable(node, uris):
+            message.unreachable.node = node
+            message.unreachable.uris.extend(uris)
+            message.unreachable.SetInParent()
+    return message.SerializeToString()
+
+
+def decode(data: bytes) -> m.Event | None:
+    """None for a kind this version does not know."""
+    message = ledger_pb2.Event.FromString(data)
+    match message.WhichOneof("body"):
+        case "status" if message.status.phase == "RUNNING":
+            status = message.status
+            return m.AttemptRuns(status.node, status.attempt, status.started_ns)
+        case "status":
+            status = message.status
+            return m.AttemptFailed(
+                status.node,
+                status.attempt,
+                codec.failure_from_wire(status.error),
+                status.will_retry,
+                status.started_ns,
+                status.ended_ns,
+                _logs(status),
+            )
+        case "output":
+            return output_from_wire(message.output)
+        case "checkpoint":
+            return _checkpoint(message.checkpoint)
+        case "succeeded":
+            artifacts = tuple(map(codec.artifact_from_wire, message.succeeded.artifacts))
+            return m.Succeeded(message.succeeded.outputs_json, artifacts)
+        case "failed":
+            return m.Failed(codec.failure_from_wire(message.failed.error))
+        case "unreachable":
+            return m.Unreachable(message.unreachable.node, tuple(message.unreachable.uris))
+        case _:
+            return None
+
+
+def _put_output(message: ledger_pb2.NodeOutput, event: m.NodeOutput) -> None:
+    message.node, message.attempt = event.node, event.attempt
+    outputs = event.outputs
+    message.value_json, message.output_digest = outputs.value, outputs.digest
+    message.input_digest = event.input_digest
+    message.started_ns, message.ended_ns = event.started_ns, event.ended_ns
+    if outputs.artifacts:
+        message.artifacts.extend(map(codec.artifact_to_wire, outputs.artifacts))
+    if outputs.offloaded is not None:
+        message.offloaded.CopyFrom(codec.artifact_to_wire(outputs.offloaded))
+    _put_logs(message, event.logs)
+
+
+def _put_logs(message: ledger_pb2.NodeOutput | ledger_pb2.NodeStatus, logs: Logs) -> None:
+    if logs.stdout is not None:
+        message.stdout.CopyFrom(codec.artifact_to_wire(logs.stdout))
+    if logs.stderr is not None:
+        message.stderr.CopyFrom(codec.artifact_to_wire(logs.stderr))
+
+
+def _logs(message: ledger_pb2.NodeOutput | ledger_pb2.NodeStatus) -> Logs:
+    return Logs(
+        stdout=codec.artifact_from_wire(message.stdout) if message.HasField("stdout") else None,
+        stderr=codec.artifact_from_wire(message.stderr) if message.HasField("stderr") else None,
+    )
+
+
+def output_from_wire(message: ledger_pb2.NodeOutput) -> m.NodeOutput:
+    offloaded: Artifact | None = None
+    if message.HasField("offloaded"):
+        offloaded = codec.artifact_from_wire(message.offloaded)
+    return m.NodeOutput(
+        node=message.node,
+        attempt=message.attempt,
+        outputs=Outputs(
+            message.value_json,
+            message.output_digest,
+            tuple(map(codec.artifact_from_wire, message.artifacts)),
+            offloaded,
+        ),
+        input_digest=message.input_digest,
+        started_ns=message.started_ns,
+        ended_ns=message.ended_ns,
+        logs=_logs(message),
+        epoch=message.epoch,
+    )
+
+
+def _checkpoint(message: ledger_pb2.Checkpoint) -> m.Checkpointed:
+    artifact = codec.artifact_from_wire(message.artifact)
+    return m.Checkpointed(message.node, message.attempt, artifact, message.at_ns)
+
+
+def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClaimed]:
+    """Pages, in the order they came, put together to one answer an execution."""
+    answers: list[m.Claimed | m.NotClaimed] = []
+    of: dict[tuple[str, int], list[ledger_pb2.ClaimReply]] = {}
+    for page in pages:
+        of.setdefault((page.execution, page.epoch), []).append(page)
+    for (execution, epoch), group in of.items():
+        head = group[0]
+        if not head.claimed:
+            answers.append(m.NotClaimed(execution, epoch, head.current_epoch, head.terminal))
+            continue
+        tries = (one for page in group for one in page.tries)
+        answers.append(
+            m.Claimed(
+                execution=execution,
+                epoch=epoch,
+                spec_digest=head.spec_digest,
+                inputs=head.inputs_json,
+                traceparent=head.traceparent,
+                mode=head.mode or "idempotent",
+                outputs=tuple(output_from_wire(one) for page in group for one in page.outputs),
+                checkpoints=tuple(_checkpoint(one) for page in group for one in page.checkpoints),
+                tries=tuple(
+                    m.NodeTries(one.node, one.attempts, one.user_failures, one.system_failures)
+                    for one in tries
+                ),
+            )
+        )
+    return answers
+
+
+def receipt(reply: ledger_pb2.CommitReply) -> m.Receipt:
+    known = set(m.Verdict)
+    objections: list[m.Objection] = []
+    for one in reply.exceptions:
+        name = ledger_pb2.CommitResult.Name(one.result)
+        if name in known:
+            kept = output_from_wire(one.kept) if one.HasField("kept") else None
+            objections.append(m.Objection(one.index, m.Verdict(name), one.current_epoch, kept))
+    return m.Receipt(reply.cursor, reply.gap_expected, tuple(objections))
+
+
+def commit_request(
+    events: Sequence[bytes], *, cluster: str, cluster_epoch: int, first: int
+) -> bytes:
+    """A CommitRequest's bytes from the bytes of its events (field 4), which are not parsed
+    again."""
+    head = ledger_pb2.CommitRequest(cluster=cluster, cluster_epoch=cluster_epoch, first=first)
+    parts = [head.SerializeToString()]
+    for event in events:
+        parts += (b"\x22", _varint(len(event)), event)
+    return b"".join(parts)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def workflow(data: bytes) -> WorkflowSpec:
+    return codec.workflow_from_wire(spec_pb2.WorkflowSpec.FromString(data))
+
+
+def _load(load: m.Load) -> placement_pb2.Capacity:
+    return placement_pb2.Capacity(
+        allocatable=codec.resources_to_wire(load.capacity.allocatable),
+        free=codec.resources_to_wire(load.capacity.free),
+        max_executions=load.max_executions,
+        held_executions=load.held_executions,
+        running_tasks=load.capacity.running,
+        queued_tasks=load.capacity.queued,
+    )
+
+
+def to_router(said: m.FromAgent) -> agent_pb2.AgentMessage:
+    match said:
+        case m.Hello():
+            hello = agent_pb2.Hello(
+                cluster=said.cluster,
+                incarnation=said.incarnation,
+                version=said.version,
+                resume_session=said.resume_session,
+                last_ack_n=said.last_ack_n,
+                region=said.region,
+                capacity=_load(said.load),
+            )
+            return agent_pb2.AgentMessage(hello=hello)
+        case m.Inventory(held):
+            items = [agent_pb2.Held(execution=one.execution, epoch=one.epoch) for one in held]
+            return agent_pb2.AgentMessage(inventory=agent_pb2.Inventory(held=items))
+        case m.Answer():
+            answer = placement_pb2.Answer(
+                id=said.id,
+                error=said.error,
+                unreadable=said.unreadable,
+                data=said.data,
+                end=said.end,
+                attempt=said.attempt,
+            )
+            return agent_pb2.AgentMessage(answer=answer)
+
+
+def from_router(message: agent_pb2.RouterMessage) -> m.FromRouter | None:
+    """None for a kind this version does not know."""
+    match message.WhichOneof("body"):
+        case "welcome":
+            said = message.welcome
+            return m.Welcome(
+                said.session,
+                said.cluster_epoch,
+                said.ttl_ms / 1000,
+                said.heartbeat_ms / 1000,
+                said.resumed,
+            )
+        case "all":
+            return m.All(tuple(map(codec.assignment_from_wire, message.all.assignments)))
+        case "changed":
+            return m.Changed(tuple(map(codec.assignment_from_wire, message.changed.assignments)))
+        case "removed":
+            return m.Removed(tuple(map(codec.assignment_from_wire, message.removed.assignments)))
+        case "question":
+            return _question(message.question)
+        case "bye":
+            return m.Bye(message.bye.reason)
+        case "inventory_request":
+            return m.InventoryRequest()
+        case _:
+            return None
+
+
+def _question(message: placement_pb2.Question) -> m.Probe | m.ReadLog | m.OtherQuestion:
+    match message.WhichOneof("body"):
+        case "probe":
+            artifacts = tuple(map(codec.artifact_from_wire, message.probe.artifacts))
+            return m.Probe(message.id, artifacts)
+        case "read_log":
+            asked = message.read_log
+            return m.ReadLog(
+                message.id,
+                asked.execution,
+                asked.node,
+                asked.attempt,
+                asked.stream,
+                asked.offset,
+                asked.limit,
+            )
+        case _:
+            return m.OtherQuestion(message.id)
+
+
+def beat_to_wire(beat: m.Beat) -> agent_pb2.Heartbeat:
+    return agent_pb2.Heartbeat(
+        session=beat.session,
+        cluster=beat.cluster,
+        cluster_epoch=beat.cluster_epoch,
+        n=beat.n,
+        last_ack_n=beat.last_ack_n,
+        t_send_ns=beat.sent_ns,
+        compute_ok=beat.compute_ok,
+        engine_progress=beat.engine_progress,
+        work_pending=beat.work_pending,
+        capacity=_load(beat.load),
+        held_digest=beat.held_digest,
+    )
+
+
+def ack_from_wire(message: agent_pb2.HeartbeatAck) -> m.BeatAck:
+    return m.BeatAck(message.n, message.t_send_ns, message.renewed, message.session_over)

@@ -1,0 +1,49 @@
+"""The standing of this agent's session, shared by the event loop and the heartbeat thread.
+
+Told by the session and the heartbeat what was heard; asked by the engine before each claim and
+commit; `fence.py` decides. Every question looks at the clock first, so a pause of the whole
+process can't be overlooked.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from data_plane_agent.fence import Heard, Standing, State, Tick, decide
+
+
+def boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Guard:
+    def __init__(self, *, clock: Callable[[], int] = boottime_ns) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._standing = Standing()
+        self._listeners: list[Callable[[State, State], None]] = []
+
+    def on_change(self, listener: Callable[[State, State], None]) -> None:
+        """`listener(old, new)` is called on whichever thread found out."""
+        self._listeners.append(listener)
+
+    def now(self) -> int:
+        return self._clock()
+
+    @property
+    def standing(self) -> Standing:
+        return self.hear(Tick())
+
+    @property
+    def state(self) -> State:
+        return self.hear(Tick()).state
+
+    def hear(self, heard: Heard) -> Standing:
+        with self._lock:
+            old = self._standing
+            new = decide(old, heard, now_ns=self._clock())
+            self._standing = new
+        if new.state is not old.state:
+            for listener in self._listeners:
+                listener(old.state, new.state)
+        return new

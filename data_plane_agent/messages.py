@@ -1,0 +1,302 @@
+"""What agent, router and ledger say to each other, as frozen values; `codec.py` turns them into
+wire form and back.
+
+Said by the engine (events, claims) and the session (hello, answers); heard from the router;
+nothing here acts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from whimbrel.spec import Artifact, Assignment, Failure, Outputs
+
+from data_plane_agent.launcher import Capacity, Logs
+
+# --- events of an execution, to the ledger ---
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRuns:
+    """Said only of an attempt that outlives its batch."""
+
+    node: str
+    attempt: int
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    node: str
+    attempt: int
+    failure: Failure
+    will_retry: bool
+    started_ns: int
+    ended_ns: int
+    logs: Logs = Logs()
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOutput:
+    """`epoch` is set in answers of a Claim: the one it was committed at."""
+
+    node: str
+    attempt: int
+    outputs: Outputs
+    input_digest: str
+    started_ns: int
+    ended_ns: int
+    logs: Logs = Logs()
+    epoch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    node: str
+    attempt: int
+    artifact: Artifact
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    outputs: str
+    artifacts: tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """`node` can't read these; "" is the workflow's own outputs."""
+
+    node: str
+    uris: tuple[str, ...]
+
+
+Event = AttemptRuns | AttemptFailed | NodeOutput | Checkpointed | Succeeded | Failed | Unreachable
+LAST = (Succeeded, Failed, Unreachable)
+"""Nothing of the same execution and epoch follows one of these."""
+
+
+# --- claim and commit ---
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    execution: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTries:
+    node: str
+    attempts: int
+    user_failures: int
+    system_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    execution: str
+    epoch: int
+    spec_digest: str
+    inputs: str
+    traceparent: str = ""
+    mode: str = "idempotent"
+    outputs: tuple[NodeOutput, ...] = ()
+    checkpoints: tuple[Checkpointed, ...] = ()
+    tries: tuple[NodeTries, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NotClaimed:
+    """`current_epoch` is the row's."""
+
+    execution: str
+    epoch: int
+    current_epoch: int = 0
+    terminal: bool = False
+
+
+class Verdict(StrEnum):
+    ALREADY_COMMITTED = "ALREADY_COMMITTED"
+    FENCED = "FENCED"
+    CONFLICT = "CONFLICT"
+    INCOMPLETE = "INCOMPLETE"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """What the ledger says of one event of a batch that is not plainly committed."""
+
+    index: int
+    verdict: Verdict
+    current_epoch: int = 0
+    kept: NodeOutput | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """`cursor`: everything up to here is settled. `gap`: not 0, nothing was taken, send from this
+    number."""
+
+    cursor: int
+    gap: int = 0
+    objections: tuple[Objection, ...] = ()
+
+
+class Ledger(Protocol):
+    """The ledger as the engine sees it, through the router. Raises errors.Unreachable when nobody
+    answers."""
+
+    async def claim(
+        self, wishes: Sequence[Wish], *, cluster_epoch: int
+    ) -> list[Claimed | NotClaimed]: ...
+
+    async def commit(
+        self, events: Sequence[bytes], *, first: int, cluster_epoch: int
+    ) -> Receipt: ...
+
+    async def fetch_spec(self, digest: str) -> bytes:
+        """Wire form of a WorkflowSpec."""
+        ...
+
+
+# --- the session ---
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What this cluster has room for."""
+
+    capacity: Capacity
+    max_executions: int
+    held_executions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    cluster: str
+    incarnation: str
+    version: str
+    resume_session: str
+    last_ack_n: int
+    region: str
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    session: str
+    cluster_epoch: int
+    ttl_seconds: float
+    heartbeat_seconds: float
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class All:
+    """Everything assigned to this cluster."""
+
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Keys that are gone: stop what is not above their epoch."""
+
+    assignments: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Which of these can't be read from here?"""
+
+    id: str
+    artifacts: tuple[Artifact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    id: str
+    execution: str
+    node: str
+    attempt: int
+    stream: str
+    offset: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class OtherQuestion:
+    """One this version does not know."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """superseded | session_over | shutting_down"""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryRequest:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    held: tuple[Wish, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    id: str
+    error: str = ""
+    unreadable: tuple[str, ...] = ()
+    data: bytes = b""
+    end: bool = False
+    attempt: int = 0
+
+
+FromRouter = (
+    Welcome | All | Changed | Removed | Probe | ReadLog | OtherQuestion | Bye | InventoryRequest
+)
+FromAgent = Hello | Inventory | Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """`sent_ns` is on CLOCK_BOOTTIME."""
+
+    session: str
+    cluster: str
+    cluster_epoch: int
+    n: int
+    last_ack_n: int
+    sent_ns: int
+    compute_ok: bool
+    engine_progress: int
+    work_pending: bool
+    load: Load
+    held_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class BeatAck:
+    n: int
+    sent_ns: int
+    renewed: bool
+    session_over: bool

@@ -1,0 +1,277 @@
+"""What the ledger has not confirmed yet: an append-only file, one write and one fdatasync a batch.
+
+Filled by the engine, which never waits for it; read by the commit loop, which sees an event only
+once it is on disk; survives a crash at any byte. A disk that is full makes it say so and try
+again; nothing is lost meanwhile but room.
+"""
+
+import asyncio
+import logging
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from whimbrel.errors import Refused
+
+log = logging.getLogger(__name__)
+
+GROUP_SECONDS, GROUP_EVENTS = 0.004, 256
+"""A batch is written when it is this old or this large. Longer: later commits; shorter: more
+fdatasyncs."""
+RETRY_SECONDS = 1.0
+COMPACT_BYTES = 8 * 1024 * 1024
+"""Settled bytes that are worth a rewrite of the file."""
+
+MAGIC = b"WHOB0001"
+HEADER = struct.Struct("<8sQ")
+RECORD = struct.Struct("<II")
+FIXED = struct.Struct("<qBH")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One event. `data` is its wire form; `last`: nothing of this execution and epoch follows."""
+
+    execution: str
+    epoch: int
+    data: bytes
+    last: bool = False
+
+
+def encode(entry: Entry) -> bytes:
+    name = entry.execution.encode()
+    body = FIXED.pack(entry.epoch, entry.last, len(name)) + name + entry.data
+    return RECORD.pack(len(body), zlib.crc32(body)) + body
+
+
+def decode(text: bytes) -> tuple[list[Entry], int]:
+    """The whole entries at the beginning of `text`, and how many bytes they take; what is torn is
+    left out."""
+    entries: list[Entry] = []
+    at = 0
+    while at + RECORD.size <= len(text):
+        size, crc = RECORD.unpack_from(text, at)
+        body = text[at + RECORD.size : at + RECORD.size + size]
+        if size < FIXED.size or len(body) < size or zlib.crc32(body) != crc:
+            break
+        epoch, last, length = FIXED.unpack_from(body)
+        name = body[FIXED.size : FIXED.size + length].decode()
+        entries.append(Entry(name, epoch, body[FIXED.size + length :], bool(last)))
+        at += RECORD.size + size
+    return entries, at
+
+
+class Outbox:
+    """Entries in order. Numbers count from 1 in each session: `first` is the number of the oldest
+    one waiting.
+
+    On disk an entry's sequence number is the header's base plus its place in the file; the cursor
+    file says below which all are settled. It is not synced: a stale one only makes entries be
+    offered once more, which is harmless.
+    """
+
+    def __init__(self, folder: Path, *, on_health: Callable[[bool], None] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "outbox"
+        self._on_health = on_health
+        self._buffer: list[Entry] = []
+        self._writing: list[Entry] = []
+        self._durable: deque[tuple[int, Entry]] = deque()
+        self._settled_bytes = 0
+        self._group = asyncio.Event()
+        self._filled = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
+        self.first = 1
+        self.healthy = True
+        self._cursor = os.open(folder / "outbox.cursor", os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._load()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._durable) + len(self._writing) + len(self._buffer)
+
+    def pending(self) -> list[Entry]:
+        """Everything unsettled, written or not."""
+        return [*(entry for _, entry in self._durable), *self._writing, *self._buffer]
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        self._buffer.extend(entries)
+        if len(self._buffer) >= GROUP_EVENTS:
+            self._ring()
+        elif self._buffer and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GROUP_SECONDS, self._ring)
+
+    async def run(self) -> None:
+        """Write batches for ever; what is left at cancellation is written before it ends."""
+        try:
+            while True:
+                await self._group.wait()
+                self._group.clear()
+                await self._flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        if self._buffer:
+            self._append(self._buffer)
+        os.close(self._file)
+        os.close(self._cursor)
+
+    async def batch(self, limit: int, *, limit_bytes: int) -> list[Entry]:
+        """The oldest entries that are on disk, as soon as there are any; the same again until
+        settled."""
+        while not self._durable:
+            self._filled.clear()
+            await self._filled.wait()
+        batch: list[Entry] = []
+        size = 0
+        for _, entry in islice(self._durable, limit):
+            size += len(entry.data)
+            if batch and size > limit_bytes:
+                break
+            batch.append(entry)
+        return batch
+
+    def settle(self, cursor: int) -> None:
+        """The ledger has everything up to number `cursor`."""
+        last = None
+        while self.first <= cursor and self._durable:
+            last, entry = self._durable.popleft()
+            self._settled_bytes += len(entry.data)
+            self.first += 1
+        if last is not None:
+            body = struct.pack("<Q", last + 1)
+            os.pwrite(self._cursor, body + struct.pack("<I", zlib.crc32(body)), 0)
+
+    def renumber(self, keep: Callable[[Entry], bool]) -> int:
+        """A new session: what is kept counts from 1 again. Answers how many were dropped (work for
+        nothing).
+
+        Dropped ones stay in the file until it is rewritten; after a restart they are dropped once
+        more."""
+        before = self.waiting
+        self._durable = deque(one for one in self._durable if keep(one[1]))
+        self._buffer = [entry for entry in self._buffer if keep(entry)]
+        self.first = 1
+        return before - self.waiting
+
+    def _ring(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._group.set()
+
+    async def _flush(self) -> None:
+        while self._buffer:
+            taken, self._buffer = self._buffer, []
+            self._writing = taken
+            try:
+                if self._settled_bytes > COMPACT_BYTES:
+                    await self._compact()
+                await self._in_thread(self._append, taken)
+            except OSError as error:
+                self._buffer[:0] = taken
+                self._writing = []
+                self._set_health(healthy=False, why=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._set_health(healthy=True)
+            self._writing = []
+            self._durable.extend(enumerate(taken, self._next - len(taken)))
+            self._filled.set()
+
+    async def _in_thread(self, call: Callable[[list[Entry]], None], entries: list[Entry]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, call, entries)
+
+    async def _compact(self) -> None:
+        """Rewrite the file with what is unsettled; every entry gets a new sequence number, above
+        all old ones."""
+        old = list(self._durable)
+        base = self._next
+        await self._in_thread(self._rewrite, [entry for _, entry in old])
+        renamed = {seq: base + place for place, (seq, _) in enumerate(old)}
+        self._durable = deque((renamed[seq], entry) for seq, entry in self._durable)
+        self._settled_bytes = 0
+
+    def _set_health(self, *, healthy: bool, why: str = "") -> None:
+        if healthy == self.healthy:
+            return
+        self.healthy = healthy
+        if healthy:
+            log.info("the outbox can be written again")
+        else:
+            log.error("the outbox can't be written, so no new work is started: %s", why)
+        if self._on_health is not None:
+            self._on_health(healthy)
+
+    def _append(self, entries: list[Entry]) -> None:
+        """One write, one fdatasync. After an error the file ends where it ended before."""
+        text = b"".join(map(encode, entries))
+        try:
+            _write(self._file, text, at=self._size)
+            os.fdatasync(self._file)
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(text)
+        self._next += len(entries)
+
+    def _rewrite(self, entries: list[Entry]) -> None:
+        new = self._path.with_suffix(".new")
+        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            text = HEADER.pack(MAGIC, self._next) + b"".join(map(encode, entries))
+            _write(file, text, at=0)
+            os.fsync(file)
+            new.replace(self._path)
+        except OSError:
+            os.close(file)
+            raise
+        os.close(self._file)
+        self._file, self._size, self._next = file, len(text), self._next + len(entries)
+
+    def _load(self) -> None:
+        settled = _read_cursor(self._cursor)
+        text = self._path.read_bytes()
+        if len(text) < HEADER.size:
+            self._size, self._next = 0, settled
+            self._rewrite([])
+            return
+        magic, base = HEADER.unpack_from(text)
+        if magic != MAGIC:
+            raise Refused(
+                f"{self._path} is not an outbox that this version can read",
+                remedy="start the version of the agent that wrote it, or give another data_dir",
+            )
+        entries, good = decode(text[HEADER.size :])
+        self._size, self._next = HEADER.size + good, base + len(entries)
+        os.ftruncate(self._file, self._size)
+        if settled > self._next:
+            self._next = settled
+            self._rewrite([])
+            return
+        skip = max(settled - base, 0)
+        self._settled_bytes = sum(len(entry.data) for entry in entries[:skip])
+        self._durable.extend(list(enumerate(entries, base))[skip:])
+
+
+def _write(file: int, text: bytes, *, at: int) -> None:
+    done = 0
+    while done < len(text):
+        done += os.pwrite(file, text[done:], at + done)
+
+
+def _read_cursor(file: int) -> int:
+    text = os.pread(file, 12, 0)
+    if len(text) != 12 or text[8:] != struct.pack("<I", zlib.crc32(text[:8])):
+        return 0
+    return int(struct.unpack("<Q", text[:8])[0])

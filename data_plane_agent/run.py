@@ -1,0 +1,354 @@
+"""One execution held by this agent: its graph's state, its attempts, and what both lead to.
+
+Called by the engine with a Claim's answer and with what the launcher saw; turns dag decisions into
+attempts to start, attempts to stop and events for the outbox, gathered in a `Work`; does no input
+or output itself.
+"""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from whimbrel.spec import Artifact, Failure, Owner, canonical
+
+from data_plane_agent import codec, dag
+from data_plane_agent import messages as m
+from data_plane_agent.launcher import (
+    Attempt,
+    AttemptEvent,
+    AttemptKey,
+    Broke,
+    Finished,
+    Found,
+    Logs,
+    Saved,
+    Started,
+)
+from data_plane_agent.outbox import Entry
+from data_plane_agent.spans import Spans
+
+
+@dataclass(slots=True)
+class Work:
+    """What one batch of events leads to: done at once, together."""
+
+    starts: list[Attempt] = field(default_factory=list[Attempt])
+    later: list[tuple[float, Attempt]] = field(default_factory=list[tuple[float, Attempt]])
+    cancels: list[AttemptKey] = field(default_factory=list[AttemptKey])
+    entries: list[Entry] = field(default_factory=list[Entry])
+    started: list[AttemptKey] = field(default_factory=list[AttemptKey])
+    logs: list[tuple[AttemptKey, Logs]] = field(default_factory=list[tuple[AttemptKey, Logs]])
+    decisions: int = 0
+
+
+@dataclass(slots=True)
+class Trial:
+    """An attempt in flight. `trace` is the node's span, `task_trace` the task's below it."""
+
+    key: AttemptKey
+    input_digest: str
+    trace: str
+    task_trace: str
+    begun_ns: int
+    started_ns: int = 0
+    told: bool = False
+
+
+class Run:
+    """Made at a successful Claim of (execution, epoch)."""
+
+    def __init__(self, claimed: m.Claimed, *, spans: Spans) -> None:
+        self.execution = claimed.execution
+        self.epoch = claimed.epoch
+        self.trials: dict[str, Trial] = {}
+        self.ended = False
+        self._claimed = claimed
+        self._spans = spans
+        self._project, self._domain, _ = claimed.execution.split("/", 2)
+        self._checkpoints = {one.node: one.artifact for one in claimed.checkpoints}
+        self._state: dag.State | None = None
+
+    def begin(
+        self,
+        graph: dag.Graph,
+        *,
+        pending: Sequence[m.Event],
+        documents: Mapping[str, dag.Outputs | None],
+        found: Mapping[AttemptKey, str],
+        work: Work,
+    ) -> None:
+        """Take up the run. `pending` are our own events the ledger has not confirmed; `documents`
+        offloaded outputs by digest, None for an unreadable one; `found` attempts that outlived the
+        agent: adopted where they fit."""
+        tries = {
+            one.node: dag.Tries(one.attempts, one.user_failures, one.system_failures)
+            for one in self._claimed.tries
+        }
+        known: dict[str, dag.Known] = {}
+        for event in (*self._claimed.outputs, *pending):
+            self._recall(event, known=known, tries=tries, documents=documents)
+        mine = {key: digest for key, digest in found.items() if key.execution == self.execution}
+        if any(isinstance(event, m.LAST) for event in pending):
+            self.ended = True
+            work.cancels.extend(mine)
+            return
+        inputs: dict[str, Any] = json.loads(self._claimed.inputs or "{}")
+        self._state, decisions = dag.begin(graph, inputs, known=known, tries=tries)
+        self._claimed = m.Claimed(self.execution, self.epoch, "", "", self._claimed.traceparent)
+        usable = {
+            (key.node, digest): key for key, digest in mine.items() if key.epoch == self.epoch
+        }
+        fresh: list[dag.Decision] = []
+        for decision in decisions:
+            if isinstance(decision, dag.Start):
+                key = usable.get((decision.node, decision.input_digest))
+                if key is not None:
+                    dag.adopt(self._state, decision.node, key.attempt)
+                    self._trial(key, decision.input_digest)
+                    del mine[key]
+                    continue
+            fresh.append(decision)
+        work.cancels.extend(mine)
+        self._apply(fresh, work)
+
+    def refuse(self, failure: Failure, work: Work) -> None:
+        """This agent can't drive it at all; say so."""
+        self._end(m.Failed(failure), work)
+
+    def stop(self, work: Work) -> None:
+        """Somebody else's, or nobody's, now: nothing is said about it any more."""
+        self.ended = True
+        work.cancels.extend(trial.key for trial in self.trials.values())
+        self.trials.clear()
+
+    def waits_for(self, key: AttemptKey) -> bool:
+        trial = self.trials.get(key.node)
+        return trial is not None and trial.key == key
+
+    def heard(self, event: AttemptEvent, work: Work, *, document: dag.Outputs | None) -> None:
+        """`document` is the outputs document of a Finished that was read from the store, None if
+        it travels inline."""
+        if isinstance(event, Found) or self._state is None or not self.waits_for(event.key):
+            return
+        trial = self.trials[event.key.node]
+        match event:
+            case Started(key, at_ns):
+                trial.started_ns = at_ns
+                work.started.append(key)
+            case Saved(key, artifact, at_ns):
+                self._checkpoints[key.node] = artifact
+                self._say(m.Checkpointed(key.node, key.attempt, artifact, at_ns), work)
+            case Finished():
+                self._finished(self._state, trial, event, document, work)
+            case Broke():
+                self._broke(self._state, trial, event, work)
+
+    def running(self, key: AttemptKey, work: Work) -> None:
+        """This attempt outlived its batch: worth a status."""
+        trial = self.trials.get(key.node)
+        if trial is not None and trial.key == key and not trial.told:
+            trial.told = True
+            self._say(m.AttemptRuns(key.node, key.attempt, trial.started_ns), work)
+
+    def replaced(self, kept: m.NodeOutput, document: dag.Outputs, work: Work) -> None:
+        """The ledger kept another output of this node at our epoch."""
+        if self._state is None or self.ended:
+            return
+        known = dag.Known(document, kept.input_digest, kept.outputs.offloaded)
+        self._apply(dag.advance(self._state, dag.NodeReplaced(kept.node, known)), work)
+
+    def _finished(
+        self,
+        state: dag.State,
+        trial: Trial,
+        event: Finished,
+        document: dag.Outputs | None,
+        work: Work,
+    ) -> None:
+        key = event.key
+        values = document if document is not None else json.loads(event.outputs.value)
+        self._over(trial, event, "")
+        if event.logs.stdout or event.logs.stderr:
+            work.logs.append((key, event.logs))
+        output = m.NodeOutput(
+            key.node,
+            key.attempt,
+            event.outputs,
+            trial.input_digest,
+            event.started_ns,
+            event.ended_ns,
+            event.logs,
+        )
+        self._say(output, work)
+        self._apply(dag.advance(state, dag.NodeSucceeded(key.node, key.attempt, values)), work)
+
+    def _broke(self, state: dag.State, trial: Trial, event: Broke, work: Work) -> None:
+        key = event.key
+        self._over(trial, event, event.failure.message)
+        if event.logs.stdout or event.logs.stderr:
+            work.logs.append((key, event.logs))
+        if event.unreadable:
+            self._end(m.Unreachable(key.node, event.unreadable), work)
+            return
+        failure = event.failure
+        if not failure.node:
+            failure = Failure(
+                failure.owner, failure.kind, failure.message, key.node, failure.traceback
+            )
+        decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure))
+        again = any(isinstance(one, dag.Start) and one.node == key.node for one in decisions)
+        status = m.AttemptFailed(
+            key.node,
+            key.attempt,
+            failure,
+            again,
+            event.started_ns,
+            event.ended_ns,
+            event.logs,
+        )
+        self._say(status, work)
+        self._apply(decisions, work)
+
+    def _over(self, trial: Trial, event: Finished | Broke, error: str) -> None:
+        key = trial.key
+        del self.trials[key.node]
+        if not trial.trace.endswith("01"):
+            return
+        facts = {
+            "whimbrel.execution": key.execution,
+            "whimbrel.node": key.node,
+            "whimbrel.attempt": key.attempt,
+            "whimbrel.epoch": key.epoch,
+        }
+        self._spans.emit(
+            "task",
+            at=trial.task_trace,
+            parent=trial.trace,
+            start_ns=event.started_ns,
+            end_ns=event.ended_ns,
+            attributes=facts,
+            error=error,
+        )
+        self._spans.emit(
+            "node",
+            at=trial.trace,
+            parent=self._claimed.traceparent,
+            start_ns=trial.begun_ns,
+            end_ns=max(time.time_ns(), event.ended_ns),
+            attributes=facts,
+            error=error,
+        )
+
+    def _apply(self, decisions: Sequence[dag.Decision], work: Work) -> None:
+        work.decisions += len(decisions)
+        for decision in decisions:
+            match decision:
+                case dag.Start():
+                    attempt = self._attempt(decision)
+                    if decision.after_seconds:
+                        work.later.append((decision.after_seconds, attempt))
+                    else:
+                        work.starts.append(attempt)
+                case dag.Stop(node):
+                    trial = self.trials.pop(node, None)
+                    if trial is not None:
+                        work.cancels.append(trial.key)
+                case dag.Succeed(outputs):
+                    text = canonical(outputs)
+                    self._end(m.Succeeded(text, tuple(artifacts(outputs))), work)
+                case dag.Fail(failure):
+                    self._end(m.Failed(failure), work)
+                case dag.Unreadable(node, uris):
+                    self._end(m.Unreachable(node, uris), work)
+
+    def _attempt(self, start: dag.Start) -> Attempt:
+        assert self._state is not None
+        graph = self._state.graph
+        node = graph.nodes[start.node]
+        task = graph.tasks[node.task]
+        over = node.overrides
+        key = AttemptKey(self.execution, start.node, start.attempt, self.epoch)
+        trial = self._trial(key, start.input_digest)
+        timeout = over.timeout_seconds
+        return Attempt(
+            key=key,
+            task=task,
+            inputs=start.inputs,
+            input_digest=start.input_digest,
+            project=self._project,
+            domain=self._domain,
+            requests=over.requests or task.requests,
+            limits=over.limits or task.limits,
+            timeout_seconds=task.timeout_seconds if timeout is None else timeout,
+            traceparent=trial.task_trace,
+            checkpoint=self._checkpoints.get(start.node),
+        )
+
+    def _trial(self, key: AttemptKey, input_digest: str) -> Trial:
+        trace = self._spans.child(self._claimed.traceparent)
+        trial = Trial(key, input_digest, trace, self._spans.same(trace), time.time_ns())
+        self.trials[key.node] = trial
+        return trial
+
+    def _say(self, event: m.Event, work: Work) -> None:
+        data = codec.encode(event, execution=self.execution, epoch=self.epoch)
+        work.entries.append(Entry(self.execution, self.epoch, data, isinstance(event, m.LAST)))
+
+    def _end(self, event: m.Event, work: Work) -> None:
+        self.stop(work)
+        self._say(event, work)
+
+    def _recall(
+        self,
+        event: m.Event,
+        *,
+        known: dict[str, dag.Known],
+        tries: dict[str, dag.Tries],
+        documents: Mapping[str, dag.Outputs | None],
+    ) -> None:
+        match event:
+            case m.NodeOutput(node=node, attempt=attempt, outputs=outputs):
+                if outputs.offloaded is not None:
+                    values = documents.get(outputs.offloaded.sha256)
+                else:
+                    values = json.loads(outputs.value)
+                known[node] = dag.Known(values, event.input_digest, outputs.offloaded)
+                _used(tries, node, attempt)
+            case m.AttemptRuns(node, attempt):
+                _used(tries, node, attempt)
+            case m.AttemptFailed(node, attempt, failure):
+                used = _used(tries, node, attempt)
+                user, system = used.user_failures, used.system_failures
+                # The ledger may have counted it already, if only its answer was lost.
+                if user + system < attempt:
+                    mine = failure.owner is Owner.USER
+                    tries[node] = dag.Tries(used.attempts, user + mine, system + (not mine))
+            case m.Checkpointed(node, _, artifact):
+                self._checkpoints[node] = artifact
+            case m.Succeeded() | m.Failed() | m.Unreachable():
+                pass
+
+
+def _used(tries: dict[str, dag.Tries], node: str, attempt: int) -> dag.Tries:
+    used = tries.get(node, dag.Tries())
+    if attempt > used.attempts:
+        used = dag.Tries(attempt, used.user_failures, used.system_failures)
+        tries[node] = used
+    return used
+
+
+def artifacts(value: Any) -> list[Artifact]:
+    """Every artifact a JSON form refers to."""
+    match value:
+        case {"$artifact": dict(fields)} if len(value) == 1:  # pyright: ignore[reportUnknownVariableType]  # JSON
+            known: dict[str, Any] = {**fields}
+            known["allowed_regions"] = tuple(known.get("allowed_regions", ()))
+            return [Artifact(**known)]
+        case dict():
+            return [one for item in value.values() for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
+        case list():
+            return [one for item in value for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
+        case _:
+            return []
