@@ -57,8 +57,8 @@ class Database:
         engine = create_async_engine(self.url, pool_size=1 if writer else READERS, max_overflow=0)
 
         def on_connect(dbapi: Any, _record: object) -> None:
-            # The driver itself would start no transaction before a SELECT, and a fence could slip in
-            # between check and write; `on_begin` says when.
+            # The driver itself would start no transaction before a SELECT, and a fence could slip
+            # in between check and write; `on_begin` says when.
             dbapi.isolation_level = None
             cursor = dbapi.cursor()
             cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")

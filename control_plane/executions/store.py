@@ -12,7 +12,7 @@ from control_plane.database import Big
 
 
 class Execution(SQLModel, table=True):
-    """One run. `id` is project/domain/name; `policy`, `largest`, `error` and the values are JSON text.
+    """One run. `id` is project/domain/name; `policy`, `largest`, `error` and values are JSON text.
     `waiting_ns` is since when it waits, 0 = it does not."""
 
     id: str = Field(primary_key=True)

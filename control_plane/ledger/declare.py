@@ -39,7 +39,7 @@ async def declare_unreachable(
     tried = await connection.execute(
         select(OUTPUT.c.node, func.max(OUTPUT.c.attempt)).where(*mine).group_by(OUTPUT.c.node)
     )
-    attempts: dict[str, int] = {node: attempt for node, attempt in tried}
+    attempts: dict[str, int] = dict(tuple(row) for row in tried)
     await connection.execute(update(OUTPUT).where(*mine, OUTPUT.c.live).values(live=False))
     rows = [
         {

@@ -11,9 +11,10 @@ from control_plane.database import Big
 
 
 class ExecutionFence(SQLModel, table=True):
-    """The only authority on who may write. `owner_cluster` "" = nobody; `owner_cluster_epoch` 0 = not claimed.
+    """The only authority on who may write. `owner_cluster` "" = nobody.
 
-    `fenced_ns` is when the epoch last rose; `key_epoch` the epoch of an assignment key that may stand in etcd, 0 = none.
+    `owner_cluster_epoch` 0 = not claimed; `fenced_ns` is when the epoch last rose; `key_epoch` the
+    epoch of an assignment key that may stand in etcd, 0 = none.
     """
 
     __tablename__ = "execution_fence"  # pyright: ignore[reportAssignmentType]  # SQLModel types it as declared_attr

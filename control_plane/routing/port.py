@@ -6,7 +6,7 @@ Every call is idempotent and raises `Unreachable` when the router does not answe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
@@ -65,8 +65,8 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    allocatable: Resources = Resources()
-    free: Resources = Resources()
+    allocatable: Resources = field(default_factory=Resources)
+    free: Resources = field(default_factory=Resources)
     max_executions: int = 0
     held_executions: int = 0
     running_tasks: int = 0

@@ -1,0 +1,135 @@
+"""A session claims what it is to run; the answer is everything that is already known of it.
+
+Called by `service.py` with the open transaction: ownership, phase and what is read all belong to
+it, so every live output reaches the next owner.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, case, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.spec import Phase
+
+from control_plane import documents
+from control_plane.database import table
+from control_plane.executions.lifecycle import move
+from control_plane.executions.store import Execution
+from control_plane.executions.timeline import Entry, tell
+from control_plane.ledger.events import Output, Saved
+from control_plane.ledger.fence import ClaimAnswer, claim
+from control_plane.ledger.rows import CHECKPOINT, OUTPUT, STATE, output_of
+
+EXECUTION = table(Execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    node: str
+    attempts: int
+    user_failures: int
+    system_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The answer for one execution; refused ones carry only `answer`."""
+
+    answer: ClaimAnswer
+    spec_digest: str = ""
+    inputs: str = ""
+    traceparent: str = ""
+    mode: str = ""
+    outputs: tuple[Output, ...] = ()
+    checkpoints: tuple[Saved, ...] = ()
+    tries: tuple[Tries, ...] = ()
+
+
+async def claim_all(
+    connection: AsyncConnection,
+    wishes: Sequence[tuple[str, int]],
+    *,
+    cluster: str,
+    cluster_epoch: int,
+) -> list[Claimed]:
+    answers = await claim(connection, wishes, cluster=cluster, cluster_epoch=cluster_epoch)
+    granted = sorted({answer.execution for answer in answers if answer.claimed})
+    if not granted:
+        return [Claimed(answer) for answer in answers]
+    found = await connection.execute(select(EXECUTION).where(EXECUTION.c.id.in_(granted)))
+    runs = {row["id"]: row for row in found.mappings()}
+    await connection.execute(
+        update(EXECUTION)
+        .where(EXECUTION.c.id == bindparam("x"))
+        .values(
+            phase=bindparam("v_phase"),
+            reason="",
+            waiting_ns=0,
+            started_ns=case(
+                (EXECUTION.c.started_ns == 0, bindparam("v_now")), else_=EXECUTION.c.started_ns
+            ),
+        ),
+        [
+            {"x": name, "v_phase": move(run["phase"], Phase.RUNNING), "v_now": time.time_ns()}
+            for name, run in runs.items()
+        ],
+    )
+    await tell(
+        connection,
+        [
+            Entry(answer.execution, answer.epoch, "claimed", cluster, f"session {cluster_epoch}")
+            for answer in answers
+            if answer.claimed
+        ],
+    )
+    known = await Known.read(connection, granted)
+    return [
+        Claimed(
+            answer,
+            spec_digest=runs[answer.execution]["spec_digest"],
+            inputs=runs[answer.execution]["inputs"],
+            traceparent=runs[answer.execution]["traceparent"],
+            mode=runs[answer.execution]["mode"],
+            outputs=tuple(known.outputs.get(answer.execution, ())),
+            checkpoints=tuple(known.checkpoints.get(answer.execution, ())),
+            tries=tuple(known.tries.get(answer.execution, ())),
+        )
+        if answer.claimed
+        else Claimed(answer)
+        for answer in answers
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    outputs: dict[str, list[Output]]
+    checkpoints: dict[str, list[Saved]]
+    tries: dict[str, list[Tries]]
+
+    @staticmethod
+    async def read(connection: AsyncConnection, names: Sequence[str]) -> "Known":
+        known = Known({}, {}, {})
+        done: set[tuple[str, str]] = set()
+        found = await connection.execute(
+            select(OUTPUT).where(OUTPUT.c.execution.in_(names), OUTPUT.c.live)
+        )
+        for row in found.mappings():
+            known.outputs.setdefault(row["execution"], []).append(output_of(row))
+            done.add((row["execution"], row["node"]))
+        found = await connection.execute(
+            select(CHECKPOINT).where(CHECKPOINT.c.execution.in_(names))
+        )
+        for row in found.mappings():
+            artifact = documents.artifact(row["artifact"])
+            if artifact is not None and (row["execution"], row["node"]) not in done:
+                known.checkpoints.setdefault(row["execution"], []).append(
+                    Saved(row["node"], row["attempt"], artifact, row["at_ns"])
+                )
+        found = await connection.execute(select(STATE).where(STATE.c.execution.in_(names)))
+        for row in found.mappings():
+            if (row["execution"], row["node"]) not in done:
+                known.tries.setdefault(row["execution"], []).append(
+                    Tries(row["node"], row["attempt"], row["user_failures"], row["system_failures"])
+                )
+        return known

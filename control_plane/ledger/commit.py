@@ -1,0 +1,217 @@
+"""One batch of an agent's events, recorded in one transaction, each item checked against the fence.
+
+Called by `service.py` with the open transaction; first the cursor row (it serialises the batches of
+one session), then the fences in order, then everything else set-based. Answers what is not plainly
+committed.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.errors import Fenced
+
+from control_plane.database import exclusive, table
+from control_plane.executions.timeline import Entry, tell
+from control_plane.ledger import rows
+from control_plane.ledger.endings import Endings
+from control_plane.ledger.events import (
+    Batch,
+    Committed,
+    Event,
+    Failed,
+    Output,
+    Released,
+    Result,
+    Saved,
+    Status,
+    Succeeded,
+    Unreachable,
+    Verdict,
+)
+from control_plane.ledger.fence import FenceRow, locked, owns, store
+from control_plane.ledger.repeated import repeated
+from control_plane.ledger.store import EventCursor, Wakeup
+from control_plane.registry.graphs import Graphs
+
+LOG = logging.getLogger(__name__)
+CURSOR = table(EventCursor)
+WAKEUP = table(Wakeup)
+
+
+@dataclass(slots=True)
+class Work:
+    """What the walk over a batch found, to be written afterwards."""
+
+    outputs: list[tuple[int, Event, Output]] = field(
+        default_factory=list[tuple[int, Event, Output]]
+    )
+    states: list[tuple[Event, Status]] = field(default_factory=list[tuple[Event, Status]])
+    checkpoints: list[tuple[Event, Saved]] = field(default_factory=list[tuple[Event, Saved]])
+    ends: dict[str, tuple[int, Event]] = field(default_factory=dict[str, tuple[int, Event]])
+    after_end: list[tuple[int, Event]] = field(default_factory=list[tuple[int, Event]])
+    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+
+
+async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> Committed:
+    cursor = await lock_cursor(connection, batch)
+    if batch.first > cursor + 1:
+        return Committed(cursor=cursor, gap_expected=cursor + 1)
+    settled = min(max(cursor + 1 - batch.first, 0), len(batch.events))
+    verdicts = await repeated(connection, batch, settled)
+    fresh = list(enumerate(batch.events))[settled:]
+    if not fresh:
+        return Committed(cursor=cursor, verdicts=tuple(verdicts))
+    fences = await locked(
+        connection,
+        [event.execution for _, event in fresh],
+        for_update=any(ends(event) for _, event in fresh),
+    )
+    work = walk(batch, fresh, fences)
+    await write_outputs(connection, batch, work)
+    await rows.upsert_states(connection, work.states, cluster=batch.cluster)
+    await rows.upsert_checkpoints(connection, work.checkpoints)
+    moved = await write_endings(connection, work, fences, graphs)
+    cursor = batch.first + len(batch.events) - 1
+    await connection.execute(
+        update(CURSOR)
+        .where(CURSOR.c.cluster == batch.cluster, CURSOR.c.cluster_epoch == batch.cluster_epoch)
+        .values(cursor=cursor)
+    )
+    return Committed(
+        cursor=cursor,
+        verdicts=tuple(sorted([*verdicts, *work.verdicts], key=lambda verdict: verdict.index)),
+        touched=tuple(dict.fromkeys(event.execution for _, event in fresh)),
+        moved=moved,
+    )
+
+
+async def lock_cursor(connection: AsyncConnection, batch: Batch) -> int:
+    found = await connection.execute(
+        exclusive(
+            select(CURSOR.c.cursor).where(
+                CURSOR.c.cluster == batch.cluster, CURSOR.c.cluster_epoch == batch.cluster_epoch
+            )
+        )
+    )
+    cursor = found.scalar_one_or_none()
+    if cursor is None:
+        raise Fenced(f"{batch.cluster} has no session with cluster epoch {batch.cluster_epoch}")
+    return cursor
+
+
+def ends(event: Event) -> bool:
+    """Does it change who may write? Then the row is locked for that from the start: two batches
+    that both share it and then both want more would deadlock."""
+    return isinstance(event.body, Succeeded | Failed | Released | Unreachable)
+
+
+def walk(batch: Batch, fresh: Sequence[tuple[int, Event]], fences: dict[str, FenceRow]) -> Work:
+    """Sorts the events by what is to be written; pure."""
+    work = Work()
+    for index, event in fresh:
+        row = fences.get(event.execution)
+        if row is None or not owns(
+            row, epoch=event.epoch, cluster=batch.cluster, cluster_epoch=batch.cluster_epoch
+        ):
+            if row is None or event.epoch > row.epoch:
+                # Only a restored backup can be behind an agent: its history is not to be trusted.
+                LOG.critical(
+                    "alarm: an agent commits at an epoch above the row's",
+                    extra={"execution": event.execution, "epoch": event.epoch},
+                )
+            work.verdicts.append(Verdict(index, Result.FENCED, row.epoch if row else 0))
+            continue
+        if event.execution in work.ends:
+            work.after_end.append((index, event))
+            continue
+        match event.body:
+            case Output() as output:
+                work.outputs.append((index, event, output))
+            case Status() as status:
+                work.states.append((event, status))
+            case Saved() as saved:
+                work.checkpoints.append((event, saved))
+            case Succeeded() | Failed() | Released() | Unreachable():
+                work.ends[event.execution] = (index, event)
+    return work
+
+
+async def write_outputs(connection: AsyncConnection, batch: Batch, work: Work) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for index, event, output in work.outputs:
+        first.setdefault((event.execution, output.node), index)
+    inserted = await rows.insert_outputs(
+        connection,
+        [
+            rows.output_row(
+                event.execution,
+                event.epoch,
+                output,
+                cluster=batch.cluster,
+                cluster_epoch=batch.cluster_epoch,
+            )
+            for index, event, output in work.outputs
+            if first[event.execution, output.node] == index
+        ],
+    )
+    late = [
+        (index, (event.execution, output.node), output)
+        for index, event, output in work.outputs
+        if first[event.execution, output.node] != index
+        or (event.execution, output.node) not in inserted
+    ]
+    kept = await rows.live(connection, [key for _, key, _ in late])
+    for index, key, output in late:
+        work.verdicts.append(against(index, output, kept[key]))
+
+
+def against(index: int, output: Output, kept: Output) -> Verdict:
+    if output.output_digest == kept.output_digest:
+        return Verdict(index, Result.ALREADY_COMMITTED, kept.epoch)
+    LOG.error("alarm: two results of one node; the first stays", extra={"node": output.node})
+    return Verdict(index, Result.CONFLICT, kept.epoch, kept)
+
+
+async def write_endings(
+    connection: AsyncConnection, work: Work, fences: dict[str, FenceRow], graphs: Graphs
+) -> tuple[str, ...]:
+    """Changes of ownership, and answers for what came after them in the same batch."""
+    if not work.ends:
+        return ()
+    endings = Endings(connection, graphs)
+    after: list[FenceRow] = []
+    story: list[Entry] = []
+    for execution, (index, event) in work.ends.items():
+        ending = await endings.end(fences[execution], event)
+        if ending is None:
+            work.verdicts.append(Verdict(index, Result.INCOMPLETE, event.epoch))
+            continue
+        after.append(ending.row)
+        story.append(ending.entry)
+    moved = {row.execution: row for row in after}
+    for index, event in work.after_end:
+        if event.execution in moved:
+            verdict = Verdict(index, Result.FENCED, moved[event.execution].epoch)
+        else:
+            verdict = Verdict(index, Result.INCOMPLETE, event.epoch)
+        work.verdicts.append(verdict)
+    await store(connection, after)
+    await tell(connection, story)
+    if after:
+        now = time.time_ns()
+        await connection.execute(
+            insert(WAKEUP),
+            [
+                {
+                    "execution": row.execution,
+                    "kind": "finished" if row.terminal else "ownerless",
+                    "created_ns": now,
+                }
+                for row in after
+            ],
+        )
+    return tuple(moved)

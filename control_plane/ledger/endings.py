@@ -1,0 +1,99 @@
+"""What ends an ownership: success, failure, release, an input that can't be read.
+
+Called by `commit.py` for one event whose fence row is locked; writes the run's row, declares what
+is unreachable, and hands back the fence row as it is to be afterwards.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.spec import Phase
+
+from control_plane import documents
+from control_plane.database import table
+from control_plane.executions.lifecycle import move
+from control_plane.executions.store import Execution
+from control_plane.executions.timeline import Entry
+from control_plane.ledger import rows
+from control_plane.ledger.declare import declare_unreachable, live_outputs
+from control_plane.ledger.events import Event, Failed, Released, Succeeded, Unreachable
+from control_plane.ledger.fence import FenceRow, abandoned, ended, relinquished
+from control_plane.movement.lineage import to_declare
+from control_plane.registry.graphs import Graphs
+
+EXECUTION = table(Execution)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    row: FenceRow
+    entry: Entry
+
+
+class Endings:
+    def __init__(self, connection: AsyncConnection, graphs: Graphs) -> None:
+        self._connection = connection
+        self._graphs = graphs
+
+    async def end(self, row: FenceRow, event: Event) -> Ending | None:
+        """None: it can't end so, an output is missing."""
+        found = await self._connection.execute(
+            select(EXECUTION.c.phase, EXECUTION.c.spec_digest).where(
+                EXECUTION.c.id == row.execution
+            )
+        )
+        phase, digest = found.one()
+        match event.body:
+            case Succeeded(outputs):
+                graph = await self._graphs.get(self._connection, digest)
+                if await rows.count_live(self._connection, row.execution) < len(graph.nodes):
+                    return None
+                await self._write(row, phase=move(phase, Phase.SUCCEEDED), reason="",
+                                  outputs=outputs, ended_ns=time.time_ns())  # fmt: skip
+                return self._ending(row, ended(row), "succeeded", "every output is committed")
+            case Failed(error):
+                await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
+                                  error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
+                return self._ending(row, ended(row), "failed", f"{error.node}: {error.message}")
+            case Released():
+                if phase != Phase.MOVING:
+                    await self._wait(row, phase, "released")
+                return self._ending(row, relinquished(row), "released", "its owner let go")
+            case Unreachable(node, uris):
+                said = await self._declare(row, digest, node, uris)
+                await self._wait(row, phase, "unreadable_input")
+                after = abandoned(row, decision_digest=f"unreadable_input/{row.epoch + 1}")
+                return self._ending(row, after, "unreachable", said)
+            case _:
+                raise AssertionError(f"{event.body} ends nothing")
+
+    async def _declare(self, row: FenceRow, digest: str, node: str, uris: tuple[str, ...]) -> str:
+        graph = await self._graphs.get(self._connection, digest)
+        live = await live_outputs(self._connection, row.execution)
+        lost: dict[str, str] = {}
+        for name, texts in live.items():
+            held = [*documents.artifacts(texts[0])]
+            if offloaded := documents.artifact(texts[1]):
+                held.append(offloaded)
+            for artifact in held:
+                if artifact.uri in uris:
+                    lost[name] = artifact.uri
+        reasons = to_declare(graph, live=live.keys(), unreadable=lost)
+        await declare_unreachable(self._connection, row.execution, reasons)
+        again = ", ".join(reasons) or "nothing (it is no node's output)"
+        return f"{node} can't read {', '.join(uris)}; computed again: {again}"
+
+    async def _wait(self, row: FenceRow, phase: str, reason: str) -> None:
+        await self._write(row, phase=move(phase, Phase.WAITING), reason=reason, cluster="",
+                          region="", waiting_ns=time.time_ns())  # fmt: skip
+
+    async def _write(self, row: FenceRow, **values: Any) -> None:
+        await self._connection.execute(
+            update(EXECUTION).where(EXECUTION.c.id == row.execution).values(**values)
+        )
+
+    def _ending(self, row: FenceRow, after: FenceRow, kind: str, said: str) -> Ending:
+        return Ending(after, Entry(row.execution, after.epoch, kind, row.owner_cluster, said))
