@@ -1,4 +1,4 @@
-"""The built wheel in a bare environment: no checkout on the path, `whimbrel up` and a run from it."""
+"""The built wheel in a bare environment: no checkout on the path, `whimbrel up`, and a run."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Iterator[Path]:
-    """The `bin` folder of an environment that holds the wheel and what it asks for, nothing else."""
+    """The `bin` folder of an environment that holds the wheel and what it asks for."""
     dist = tmp_path / "dist"
     run(sys.executable, "-m", "build", "--wheel", "--outdir", dist, ROOT, cwd=tmp_path)
     (wheel,) = dist.glob("*.whl")
