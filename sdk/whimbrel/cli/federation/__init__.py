@@ -1,0 +1,2 @@
+"""The embedded federation behind `whimbrel up`: its folder, its processes, its links, its
+faults."""

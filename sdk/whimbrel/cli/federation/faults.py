@@ -1,0 +1,63 @@
+"""Faults of one region, for demonstrations and tests: real signals, a real link, a store that is
+really gone.
+
+Called by the supervisor for `whimbrel sandbox`. A worker leads its own session, so it is found by
+its own file.
+"""
+
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+from whimbrel.runtime_frames import start_time
+
+
+def processes_of(agent_pid: int, workers: Path) -> list[int]:
+    """The agent with everything it started, and the workers that earlier agents left behind."""
+    roots = [agent_pid] if agent_pid else []
+    for file in workers.glob("*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            about = json.loads(file.read_text())
+            if start_time(about["pid"]) == about["start"]:
+                roots.append(about["pid"])
+    found: dict[int, None] = {}
+    for pid in roots:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            root = psutil.Process(pid)
+            found[pid] = None
+            found |= dict.fromkeys(child.pid for child in root.children(recursive=True))
+    return list(found)
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def lose(store: Path) -> None:
+    """From now on nobody can read it."""
+    if store.exists():
+        store.rename(store.with_name("store.lost"))
+
+
+def find_again(store: Path) -> None:
+    lost = store.with_name("store.lost")
+    if not lost.exists():
+        return
+    if store.exists():
+        # Someone wrote while it was away: what is new joins what was there.
+        for path in sorted(store.rglob("*")):
+            target = lost / path.relative_to(store)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                path.replace(target)
+        for path in sorted(store.rglob("*"), reverse=True):
+            path.rmdir()
+        store.rmdir()
+    lost.rename(store)
