@@ -13,18 +13,15 @@ from whimbrel.spec import (
     Artifact,
     Binding,
     Failure,
-    InputRef,
-    ListBinding,
-    Literal,
-    MapBinding,
     NodeSpec,
-    OutputRef,
     Owner,
     TaskSpec,
     WorkflowSpec,
     digest,
     input_digest,
 )
+
+from data_plane_agent.bindings import Opaque, resolve, sources
 
 SYSTEM_TRIES = 10
 """Failures of the platform a node survives. Fewer: a bad minute ends a run; more: a broken machine
@@ -145,14 +142,6 @@ Event = NodeSucceeded | NodeFailed | NodeReplaced
 Decision = Start | Stop | Succeed | Fail | Unreadable
 
 
-class Opaque(Exception):
-    """A binding reads a value that is committed but can't be read from here."""
-
-    def __init__(self, artifact: Artifact | None) -> None:
-        super().__init__(artifact)
-        self.uris = (artifact.uri,) if artifact else ()
-
-
 @dataclass(slots=True)
 class State:
     """Where one execution stands. Made by `begin`, changed by `advance` only."""
@@ -225,7 +214,7 @@ def _settle(state: State, ready: Iterable[str]) -> list[Decision]:
         spec = state.graph.nodes[node]
         known = state.known.get(node)
         try:
-            inputs = {name: resolve(state, source) for name, source in spec.inputs.items()}
+            inputs = _resolve(state, spec.inputs)
         except Opaque as opaque:
             if known is None:
                 decisions.append(Unreadable(node, opaque.uris))
@@ -308,7 +297,7 @@ def _end(state: State) -> list[Decision]:
         return []
     state.ended = True
     try:
-        outputs = {name: resolve(state, one) for name, one in state.graph.spec.outputs.items()}
+        outputs = _resolve(state, state.graph.spec.outputs)
     except Opaque as opaque:
         return [Unreadable("", opaque.uris)]
     except LookupError as error:
@@ -353,54 +342,16 @@ def _below(graph: Graph, node: str) -> set[str]:
     return seen
 
 
-def sources(binding: Binding) -> Iterable[str]:
-    """The nodes that a binding reads."""
-    match binding:
-        case OutputRef(node=node):
-            yield node
-        case ListBinding(items):
-            for item in items:
-                yield from sources(item)
-        case MapBinding(items):
-            for item in items.values():
-                yield from sources(item)
-        case Literal() | InputRef():
-            pass
+def _resolve(state: State, bindings: Mapping[str, Binding]) -> dict[str, Any]:
+    def outputs(node: str) -> Outputs:
+        known = state.done[node]
+        if known.outputs is None:
+            raise Opaque(known.artifact)
+        return known.outputs
 
-
-def resolve(state: State, binding: Binding) -> Any:
-    """The JSON form a binding stands for. Raises LookupError when the value has no such part,
-    Opaque when unreadable."""
-    match binding:
-        case Literal(value):
-            return value
-        case InputRef(name):
-            return state.inputs[name]
-        case OutputRef(node, name, path):
-            known = state.done[node]
-            if known.outputs is None:
-                raise Opaque(known.artifact)
-            value = known.outputs[name]
-            for step in path:
-                value = _step(value, step)
-            return value
-        case ListBinding(items):
-            return [resolve(state, item) for item in items]
-        case MapBinding(items):
-            return {key: resolve(state, item) for key, item in items.items()}
-
-
-def _step(value: Any, step: str) -> Any:
-    match value:
-        case list():
-            try:
-                return value[int(step)]  # pyright: ignore[reportUnknownVariableType]  # JSON
-            except ValueError:
-                raise LookupError(f"a list has no part {step!r}") from None
-        case dict():
-            return value[step]  # pyright: ignore[reportUnknownVariableType]  # JSON
-        case _:
-            raise LookupError(f"{type(value).__name__} has no part {step!r}")
+    return {
+        name: resolve(one, inputs=state.inputs, outputs=outputs) for name, one in bindings.items()
+    }
 
 
 def _misfit(node: str, error: LookupError) -> Failure:

@@ -6,16 +6,20 @@ no task of its own per node.
 """
 
 import asyncio
-import json
 import logging
-import random
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from whimbrel.errors import Unreachable, WhimbrelError
+from whimbrel.spec import Artifact, Failure, Mode, Owner
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
+from data_plane_agent.documents import Documents, Store
+from data_plane_agent.fence import Reconciled
 from data_plane_agent.guard import Guard
+from data_plane_agent.holdings import Holdings
 from data_plane_agent.launcher import (
     Attempt,
     AttemptEvent,
@@ -26,12 +30,11 @@ from data_plane_agent.launcher import (
     Launcher,
     Logs,
 )
-from data_plane_agent.outbox import Outbox
+from data_plane_agent.outbox import Entry, Outbox
+from data_plane_agent.pause import Pause
 from data_plane_agent.run import Run, Work
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs
-from whimbrel.errors import Unreachable, WhimbrelError
-from whimbrel.spec import Artifact, Failure, Mode, Owner, Want, sha256
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +43,6 @@ TELL_RUNNING_SECONDS = 0.05
 """An attempt is reported RUNNING when it is older. Shorter doubles the events of fast tasks;
 longer hides slow ones."""
 LOGS_REMEMBERED = 50_000
-
-
-class Store(Protocol):
-    async def get(self, uri: str) -> bytes: ...
 
 
 class Engine:
@@ -58,32 +57,30 @@ class Engine:
         guard: Guard,
         spans: Spans,
         max_executions: int,
+        renew: Callable[[], None],
     ) -> None:
+        """`renew` asks for a new session: Hello anew, resuming nothing."""
+        self._renew = renew
         self._launcher = launcher
         self._ledger = ledger
         self._outbox = outbox
-        self._store = store
+        self._documents = Documents(store)
         self._specs = specs
         self._guard = guard
         self._spans = spans
         self._max_executions = max_executions
-        self.runs: dict[str, Run] = {}
+        self.holdings = Holdings()
         self.logs: OrderedDict[AttemptKey, Logs] = OrderedDict()
         self.progress = 0
         self.wasted = 0
         self.cluster_epoch = 0
         self.reconciled = asyncio.Event()
         self.can_claim = asyncio.Event()
-        self._wanted: dict[str, int] = {}
-        self._refused: dict[str, int] = {}
-        self._again: dict[str, bool] = {}
-        self._found: dict[AttemptKey, str] = {}
         self._found_known = asyncio.Event()
-        self._strays: dict[str, list[AttemptEvent]] = {}
         self._held_back: list[Attempt] = []
         self._young: deque[tuple[float, AttemptKey]] = deque()
         self._young_some = asyncio.Event()
-        self._digest = 0
+        self._vitals = (self.load(), 0, False)
         self._side: set[asyncio.Task[None]] = set()
 
     # --- what the session tells and asks ---
@@ -92,56 +89,39 @@ class Engine:
         """A session: a new one has everything held claimed before anything else."""
         if not resumed or cluster_epoch != self.cluster_epoch:
             self.cluster_epoch = cluster_epoch
-            self._refused.clear()
             self.reconciled.clear()
+        elif self.reconciled.is_set():
+            self._guard.hear(Reconciled())
         self.can_claim.set()
 
     def assigned(self, heard: m.All | m.Changed | m.Removed) -> None:
         work = Work()
-        match heard:
-            case m.Removed(assignments):
-                for one in assignments:
-                    self._unwanted(one.execution, one.epoch, work)
-            case m.All(assignments) | m.Changed(assignments):
-                for one in assignments:
-                    if one.want is Want.CANCEL:
-                        self._unwanted(one.execution, one.epoch, work)
-                    elif one.epoch >= self._wanted.get(one.execution, 0):
-                        self._wanted[one.execution] = one.epoch
-        if isinstance(heard, m.All):
-            named = {one.execution for one in heard.assignments}
-            for execution in list(self._wanted):
-                if execution not in named:
-                    del self._wanted[execution]
-            # Silence kills nothing (etcd may have been wiped): ask the ledger whether they are
-            # still ours.
-            self._again.update((x, False) for x in self.runs if x not in named)
+        self.holdings.assigned(heard, work)
         self.can_claim.set()
-        self._do_soon(work)
-
-    def held(self) -> tuple[m.Wish, ...]:
-        return tuple(m.Wish(run.execution, run.epoch) for run in tuple(self.runs.values()))
-
-    @property
-    def held_digest(self) -> str:
-        """XOR of sha256("{execution}@{epoch}") over what is held: free of order, kept up to date
-        in one step."""
-        return f"{self._digest:064x}"
+        if work.cancels:
+            self._aside(self._do(work))
 
     @property
     def work_pending(self) -> bool:
-        return any(run.trials for run in tuple(self.runs.values()))
+        return any(run.trials for run in tuple(self.holdings.runs.values()))
 
     def load(self) -> m.Load:
-        room = self._max_executions if self._outbox.healthy else 0
-        return m.Load(self._launcher.capacity(), room, len(self.runs))
+        return m.Load(self._launcher.capacity(), self._room, len(self.holdings.runs))
 
-    def newest(self, execution: str, node: str) -> AttemptKey | None:
-        """The newest attempt of a node known here, running or over."""
-        run = self.runs.get(execution)
-        if run is not None and node in run.trials:
-            return run.trials[node].key
-        keys = [key for key in self.logs if key.execution == execution and key.node == node]
+    def held(self) -> tuple[m.Wish, ...]:
+        return self.holdings.held()
+
+    def vitals(self) -> tuple[m.Load, int, bool, str]:
+        """As of the newest tick; callable on any thread. A loop that is stuck shows no progress."""
+        return (*self._vitals, self.holdings.digest)
+
+    def newest(self, execution: str, node: str, *, attempt: int = 0) -> AttemptKey | None:
+        """The attempt of a node, 0 = the newest, if it is known here, running or over."""
+        run = self.holdings.runs.get(execution)
+        keys = [run.trials[node].key] if run is not None and node in run.trials else []
+        keys += [key for key in self.logs if key.execution == execution and key.node == node]
+        if attempt:
+            keys = [key for key in keys if key.attempt == attempt]
         return max(keys, key=lambda key: (key.epoch, key.attempt), default=None)
 
     # --- loops ---
@@ -162,6 +142,7 @@ class Engine:
         while True:
             await asyncio.sleep(0.25)
             self.progress += 1
+            self._vitals = (self.load(), self.progress, self.work_pending)
             if self._held_back and self._outbox.healthy:
                 starts, self._held_back = self._held_back, []
                 await self._start(starts)
@@ -178,14 +159,14 @@ class Engine:
         self, event: AttemptEvent, work: Work, *, document: dag.Outputs | None = None
     ) -> None:
         if isinstance(event, Found):
-            self._found.update(event.running)
+            self.holdings.found.update(event.running)
             self._found_known.set()
             self.can_claim.set()
             return
-        run = self.runs.get(event.key.execution)
-        if run is None or not run.waits_for(event.key):
-            if event.key in self._found:
-                self._strays.setdefault(event.key.execution, []).append(event)
+        run = self.holdings.owner(event.key)
+        if run is None:
+            if event.key in self.holdings.found:
+                self.holdings.strays.setdefault(event.key.execution, []).append(event)
             return
         if isinstance(event, Finished) and document is None and event.outputs.offloaded:
             self._aside(self._hear_offloaded(event, event.outputs.offloaded))
@@ -194,7 +175,7 @@ class Engine:
 
     async def _hear_offloaded(self, event: Finished, artifact: Artifact) -> None:
         work = Work()
-        document = await self._document(artifact)
+        document = await self._documents.read(artifact)
         if document is None:
             message = f"the outputs it wrote to {artifact.uri} can't be read"
             failure = Failure(Owner.SYSTEM, "store_unreadable", message, event.key.node)
@@ -224,25 +205,17 @@ class Engine:
             await self._start(work.starts)
 
     async def _start(self, starts: Sequence[Attempt]) -> None:
-        ours = [one for one in starts if self._due(one.key)]
+        ours = [one for one in starts if self.holdings.owner(one.key) is not None]
         if not self._outbox.healthy:
             self._held_back.extend(ours)
         elif ours:
             await self._launcher.start(ours)
 
-    def _due(self, key: AttemptKey) -> bool:
-        run = self.runs.get(key.execution)
-        return run is not None and run.waits_for(key)
-
     def _start_soon(self, attempt: Attempt) -> None:
         self._aside(self._start([attempt]))
 
-    def _do_soon(self, work: Work) -> None:
-        if work.cancels or work.entries or work.starts:
-            self._aside(self._do(work))
-
-    def _aside(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._side.add(task)
         task.add_done_callback(self._aside_over)
 
@@ -259,7 +232,7 @@ class Engine:
             work = Work()
             while self._young and self._young[0][0] <= old:
                 _, key = self._young.popleft()
-                if (run := self.runs.get(key.execution)) is not None:
+                if (run := self.holdings.owner(key)) is not None:
                     run.running(key, work)
             if not self._young:
                 self._young_some.clear()
@@ -277,8 +250,8 @@ class Engine:
                 while self._guard.state.claims:
                     if not self.reconciled.is_set():
                         await self._reconcile()
-                    elif wishes := self._wishes():
-                        await self._claim_these(wishes)
+                    elif wishes := self.holdings.wishes(room=self._room):
+                        await self._claim_these(wishes[:CLAIMS_AT_ONCE])
                     else:
                         break
                     pause.over()
@@ -291,14 +264,8 @@ class Engine:
         """A new session: what is held, running or unsent is claimed again, then told anew or
         thrown away."""
         session = self.cluster_epoch
-        held: dict[str, int] = {}
-        for execution, epoch in (
-            *((run.execution, run.epoch) for run in self.runs.values()),
-            *((entry.execution, entry.epoch) for entry in self._outbox.pending()),
-            *((key.execution, key.epoch) for key in self._found),
-        ):
-            held[execution] = max(epoch, held.get(execution, 0))
-        wishes = [m.Wish(execution, epoch) for execution, epoch in held.items()]
+        unsent = (m.Wish(one.execution, one.epoch) for one in self._outbox.pending())
+        wishes = self.holdings.everything(unsent)
         claimed: set[m.Wish] = set()
         for at in range(0, len(wishes), CLAIMS_AT_ONCE):
             claimed |= await self._claim_these(wishes[at : at + CLAIMS_AT_ONCE])
@@ -308,25 +275,13 @@ class Engine:
         self.wasted += dropped
         if dropped:
             log.warning("%d events of executions that moved on were dropped", dropped)
-        self._found.clear()
-        self._strays.clear()
+        self.holdings.settled()
         self.reconciled.set()
+        self._guard.hear(Reconciled())
 
-    def _wishes(self) -> list[m.Wish]:
-        room = self._max_executions - len(self.runs) if self._outbox.healthy else 0
-        wishes = [m.Wish(x, self.runs[x].epoch) for x in self._again if x in self.runs]
-        for execution, epoch in self._wanted.items():
-            if epoch <= self._refused.get(execution, 0):
-                continue
-            run = self.runs.get(execution)
-            if run is not None and run.epoch >= epoch:
-                continue
-            if run is None:
-                if room <= 0:
-                    continue
-                room -= 1
-            wishes.append(m.Wish(execution, epoch))
-        return wishes[:CLAIMS_AT_ONCE]
+    @property
+    def _room(self) -> int:
+        return self._max_executions if self._outbox.healthy else 0
 
     async def _claim_these(self, wishes: Sequence[m.Wish]) -> set[m.Wish]:
         """Claim and apply the verdicts; answers what is ours."""
@@ -334,31 +289,31 @@ class Engine:
         answers = await self._ledger.claim(wishes, cluster_epoch=session)
         claimed: set[m.Wish] = set()
         work = Work()
-        for answer in answers:
-            if session != self.cluster_epoch:
-                break
-            if isinstance(answer, m.NotClaimed):
-                self._refused[answer.execution] = answer.epoch
-                self._drop(answer.execution, answer.epoch, work)
-                self._again.pop(answer.execution, None)
-                continue
-            await self._take(answer, work)
-            self._refused.pop(answer.execution, None)
-            claimed.add(m.Wish(answer.execution, answer.epoch))
-        await self._do(work)
+        try:
+            for answer in answers:
+                if session != self.cluster_epoch:
+                    break
+                if isinstance(answer, m.NotClaimed):
+                    self.holdings.refused(answer.execution, answer.epoch, work)
+                else:
+                    await self._take(answer, work)
+                    claimed.add(m.Wish(answer.execution, answer.epoch))
+        finally:
+            await self._do(work)
         return claimed
 
     async def _take(self, claimed: m.Claimed, work: Work) -> None:
         execution, epoch = claimed.execution, claimed.epoch
-        run = self.runs.get(execution)
-        rebuild = self._again.pop(execution, False)
+        holdings = self.holdings
+        run = holdings.runs.get(execution)
+        rebuild = holdings.again.pop(execution, False)
         if run is not None and run.epoch == epoch and not rebuild:
             return
         try:
             graph = await self._specs.graph(claimed.spec_digest)
         except Unreachable:
             if rebuild:
-                self._again[execution] = True
+                holdings.again[execution] = True
             raise
         except WhimbrelError as error:
             graph = Failure(Owner.CONFIG, "spec", error.message)
@@ -370,40 +325,17 @@ class Engine:
             if entry.execution == execution and entry.epoch == epoch
             if (event := codec.decode(entry.data)) is not None
         ]
-        documents = await self._documents((*claimed.outputs, *pending))
-        self._drop(execution, epoch, work, keep_found=True)
+        documents = await self._documents.offloaded((*claimed.outputs, *pending))
+        holdings.drop(execution, epoch, work)
         run = Run(claimed, spans=self._spans)
-        self._hold(run)
+        holdings.hold(run)
         if isinstance(graph, Failure):
             if not any(isinstance(event, m.LAST) for event in pending):
                 run.refuse(graph, work)
             return
-        run.begin(graph, pending=pending, documents=documents, found=self._found, work=work)
-        for event in self._strays.pop(execution, ()):
+        run.begin(graph, pending=pending, documents=documents, found=holdings.found, work=work)
+        for event in holdings.strays.pop(execution, ()):
             self._hear(event, work)
-
-    async def _documents(self, events: Iterable[m.Event]) -> dict[str, dag.Outputs | None]:
-        """Offloaded outputs documents by digest, None for those that can't be read."""
-        wanted = [
-            event.outputs.offloaded
-            for event in events
-            if isinstance(event, m.NodeOutput) and event.outputs.offloaded is not None
-        ]
-        found = await asyncio.gather(*map(self._document, wanted))
-        return {one.sha256: text for one, text in zip(wanted, found, strict=True)}
-
-    async def _document(self, artifact: Artifact) -> dag.Outputs | None:
-        try:
-            data = await self._store.get(artifact.uri)
-        except Exception as error:
-            # Whatever a store's client raises means the same here.
-            log.warning("can't read %s: %s", artifact.uri, error)
-            return None
-        if sha256(data) != artifact.sha256:
-            log.error("%s is not what was written", artifact.uri)
-            return None
-        document: dict[str, Any] = json.loads(data)
-        return document
 
     # --- commits ---
 
@@ -432,14 +364,14 @@ class Engine:
                 pause.over()
                 await self._settled(batch, first, receipt)
 
-    async def _settled(self, batch: Sequence[Any], first: int, receipt: m.Receipt) -> None:
+    async def _settled(self, batch: Sequence[Entry], first: int, receipt: m.Receipt) -> None:
         if receipt.gap:
             log.error("the ledger expects event %d, ours begin at %d", receipt.gap, first)
             if not first < receipt.gap <= first + len(batch):
                 # It knows less than it confirmed (a restored backup): only a new session numbers
                 # anew.
                 self.reconciled.clear()
-                self.lost_numbers()
+                self._renew()
                 return
             self._outbox.settle(receipt.gap - 1)
             return
@@ -452,17 +384,14 @@ class Engine:
             if objection is not None and objection.verdict is not m.Verdict.ALREADY_COMMITTED:
                 await self._objected(entry.execution, entry.epoch, objection, work)
             elif entry.last:
-                self._drop(entry.execution, entry.epoch, work)
+                self.holdings.refused(entry.execution, entry.epoch, work)
                 self.can_claim.set()
         await self._do(work)
-
-    def lost_numbers(self) -> None:
-        """Replaced by the session: say Hello anew, not resuming."""
 
     async def _objected(
         self, execution: str, epoch: int, objection: m.Objection, work: Work
     ) -> None:
-        run = self.runs.get(execution)
+        run = self.holdings.runs.get(execution)
         if run is None or run.epoch != epoch:
             self.wasted += objection.verdict is m.Verdict.FENCED
             return
@@ -471,16 +400,11 @@ class Engine:
             case m.Verdict.FENCED if objection.current_epoch > epoch:
                 log.warning("fenced by epoch %d", objection.current_epoch, extra=fields)
                 self.wasted += 1
-                self._refused[execution] = epoch
-                self._drop(execution, epoch, work)
+                self.holdings.refused(execution, epoch, work)
             case m.Verdict.CONFLICT if objection.kept is not None:
                 log.error("the ledger kept another output", extra=fields)
                 kept = objection.kept
-                documents = await self._documents((kept,))
-                if kept.outputs.offloaded is not None:
-                    document = documents[kept.outputs.offloaded.sha256]
-                else:
-                    document = json.loads(kept.outputs.value)
+                document = await self._documents.of(kept.outputs)
                 if document is None:
                     self._claim_anew(execution)
                 else:
@@ -492,49 +416,5 @@ class Engine:
                 self._claim_anew(execution)
 
     def _claim_anew(self, execution: str) -> None:
-        self._again[execution] = True
+        self.holdings.again[execution] = True
         self.can_claim.set()
-
-    # --- holding and dropping ---
-
-    def _hold(self, run: Run) -> None:
-        self.runs[run.execution] = run
-        self._digest ^= _mark(run)
-
-    def _drop(self, execution: str, epoch: int, work: Work, *, keep_found: bool = False) -> None:
-        """Forget it up to `epoch`: stop its attempts, say nothing more."""
-        run = self.runs.get(execution)
-        if run is not None and run.epoch <= epoch:
-            run.stop(work)
-            del self.runs[execution]
-            self._digest ^= _mark(run)
-        if not keep_found:
-            gone = [k for k in self._found if k.execution == execution and k.epoch <= epoch]
-            for key in gone:
-                del self._found[key]
-            work.cancels.extend(gone)
-            self._strays.pop(execution, None)
-
-    def _unwanted(self, execution: str, epoch: int, work: Work) -> None:
-        if self._wanted.get(execution, 0) <= epoch:
-            self._wanted.pop(execution, None)
-        self._drop(execution, epoch, work)
-
-
-def _mark(run: Run) -> int:
-    return int(sha256(f"{run.execution}@{run.epoch}"), 16)
-
-
-class Pause:
-    """Waits between tries: 0.2 s, doubled up to 5 s, with jitter so that regions don't come back
-    as one."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.2
-
-    def over(self) -> None:
-        self._seconds = 0.2
-
-    async def wait(self) -> None:
-        await asyncio.sleep(self._seconds * random.uniform(0.5, 1.0))
-        self._seconds = min(self._seconds * 2, 5.0)

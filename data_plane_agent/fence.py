@@ -12,6 +12,10 @@ RHO = 0.01
 """Largest rate error of this machine's clock against the router's. Too small: two owners; too
 large: jeopardy early."""
 
+LARGEST_LATENESS = 0.1
+"""Of the TTL: a watchdog later than that was a pause of the whole process, which the clock shows
+by itself."""
+
 
 class State(StrEnum):
     JOINING = "JOINING"
@@ -104,7 +108,7 @@ def decide(old: Standing, heard: Heard, *, now_ns: int) -> Standing:
     expired = _expire(old, now_ns)
     match heard:
         case Tick(late_ns):
-            worst = max(expired.lateness_ns, late_ns)
+            worst = max(expired.lateness_ns, min(late_ns, int(old.ttl_ns * LARGEST_LATENESS)))
             return _expire(_extended(replace(expired, lateness_ns=worst), old), now_ns)
         case Welcomed(sent_ns, ttl_ns, resumed):
             until = deadline(sent_ns, ttl_ns=ttl_ns, lateness_ns=old.lateness_ns)

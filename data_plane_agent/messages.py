@@ -14,6 +14,8 @@ from whimbrel.spec import Artifact, Assignment, Failure, Outputs
 
 from data_plane_agent.launcher import Capacity, Logs
 
+NO_LOGS = Logs()
+
 # --- events of an execution, to the ledger ---
 
 
@@ -34,7 +36,7 @@ class AttemptFailed:
     will_retry: bool
     started_ns: int
     ended_ns: int
-    logs: Logs = Logs()
+    logs: Logs = NO_LOGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class NodeOutput:
     input_digest: str
     started_ns: int
     ended_ns: int
-    logs: Logs = Logs()
+    logs: Logs = NO_LOGS
     epoch: int = 0
 
 

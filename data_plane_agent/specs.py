@@ -7,11 +7,12 @@ hold.
 from collections import OrderedDict
 from pathlib import Path
 
+from whimbrel.errors import InvalidInput, WhimbrelError
+from whimbrel.spec import digest as digest_of
+
 from data_plane_agent import codec
 from data_plane_agent.dag import Graph
 from data_plane_agent.messages import Ledger
-from whimbrel.errors import InvalidInput, WhimbrelError
-from whimbrel.spec import digest as digest_of
 
 IN_MEMORY = 256
 """Graphs kept indexed. Fewer index again when many versions run at once; more cost memory."""

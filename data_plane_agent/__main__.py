@@ -1,0 +1,172 @@
+"""The composition root of the agent: settings -> launcher, router -> engine, session, heartbeat.
+
+Started as `python -m data_plane_agent`, one a cluster. A stop leaves running tasks to the next
+start, unless told otherwise; what the ledger does not know yet lies in the outbox.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp
+from whimbrel.errors import Refused, WhimbrelError
+from whimbrel.service.http import serve_http
+from whimbrel.service.logs import setup_logging
+from whimbrel.service.process import run_until_stopped
+from whimbrel.service.telemetry import setup_tracing
+
+from data_plane_agent.engine import Engine
+from data_plane_agent.guard import Guard
+from data_plane_agent.heartbeat import Heartbeat
+from data_plane_agent.outbox import Outbox
+from data_plane_agent.processes import ProcessLauncher, ProcessSettings
+from data_plane_agent.questions import Questions
+from data_plane_agent.rpc import Gateway, Pulse
+from data_plane_agent.session import Identity, Session
+from data_plane_agent.settings import Settings
+from data_plane_agent.spans import Spans
+from data_plane_agent.specs import Specs
+
+log = logging.getLogger("data_plane_agent")
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Works until `stop` is set; raises Refused when another agent of this cluster takes over."""
+    folder = settings.data_dir
+    gateway = Gateway(settings.routers, cluster=settings.cluster)
+
+    async def fetch_bundle(digest: str) -> Path:
+        archive = folder / "archives" / digest
+        if not archive.exists():
+            await gateway.fetch_bundle(digest, archive)
+        return archive
+
+    launcher = ProcessLauncher(
+        ProcessSettings(
+            data_dir=folder,
+            store=settings.store,
+            region=settings.region,
+            slots=settings.slots,
+            cpu=settings.cpu,
+            mem_bytes=settings.mem_bytes,
+            idle_seconds=settings.idle_seconds,
+            orphan_seconds=settings.orphan_seconds,
+        ),
+        fetch_bundle=fetch_bundle,
+    )
+    tracer = setup_tracing(
+        "data_plane_agent", endpoint=settings.otlp_endpoint, region=settings.region
+    )
+    ratio = settings.trace_ratio if settings.otlp_endpoint else 0.0
+    guard = Guard()
+    engine = Engine(
+        launcher=launcher,
+        ledger=gateway,
+        outbox=Outbox(folder / "outbox"),
+        store=launcher.blobs,
+        specs=Specs(folder / "specs", gateway),
+        guard=guard,
+        spans=Spans(tracer, ratio=ratio),
+        max_executions=settings.max_executions,
+        renew=lambda: session.renew(),
+    )
+    heartbeat = Heartbeat(
+        cluster=settings.cluster,
+        addresses=settings.routers,
+        connect=Pulse,
+        guard=guard,
+        vitals=engine.vitals,
+        on_over=lambda: session.renew(),
+    )
+    session = Session(
+        Identity(settings.cluster, settings.region, secrets.token_hex(16), _version()),
+        door=gateway,
+        engine=engine,
+        guard=guard,
+        heartbeat=heartbeat,
+        questions=Questions(engine=engine, store=launcher.blobs, live=launcher),
+    )
+    await launcher.open()
+    http = None
+    try:
+        http = await serve_http(settings.http, ready=engine.reconciled.is_set)
+        async with asyncio.TaskGroup() as tasks:
+            working = [
+                tasks.create_task(engine.run(), name="engine"),
+                tasks.create_task(session.run(), name="session"),
+            ]
+            log.info("cluster %s in %s is at work", settings.cluster, settings.region)
+            await stop.wait()
+            for task in working:
+                task.cancel()
+    except* WhimbrelError as group:
+        raise _first(group) from group
+    finally:
+        if http is not None:
+            http.close()
+        await launcher.close(kill=settings.kill_workers_at_stop)
+        await gateway.close()
+
+
+def _first(group: BaseExceptionGroup[WhimbrelError]) -> WhimbrelError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def _version() -> str:
+    try:
+        return version("whimbrel")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process a folder: two would tear each other's outbox."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(
+            f"can't write to {folder}: {error.strerror}", remedy="give another --data-dir"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise Refused(
+            f"another agent works in {folder}", remedy="stop it, or give another --data-dir"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def main() -> int:
+    try:
+        settings = CliApp.run(Settings)
+    except ValidationError as error:
+        for problem in error.errors():
+            where = ".".join(str(part) for part in problem["loc"]) or "settings"
+            print(f"data_plane_agent: {where}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        return 2
+    setup_logging("data_plane_agent", settings.log_level, settings.log_format)
+    try:
+        with _alone(settings.data_dir):
+            asyncio.run(run_until_stopped(lambda stop: run(settings, stop)))
+    except WhimbrelError as error:
+        print(f"data_plane_agent: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Outputs documents too large to travel inline: read from the store, checked, parsed.
+
+Called by the engine before a graph may move on, since a later node's inputs are parts of such a
+document.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from whimbrel.spec import Artifact, Outputs, sha256
+
+from data_plane_agent import dag
+from data_plane_agent import messages as m
+
+log = logging.getLogger(__name__)
+
+
+class Store(Protocol):
+    async def get(self, uri: str) -> bytes: ...
+
+
+class Documents:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def read(self, artifact: Artifact) -> dag.Outputs | None:
+        """None when it can't be read, or is not what was written."""
+        try:
+            data = await self._store.get(artifact.uri)
+        except Exception as error:
+            # Whatever a store's client raises means the same here.
+            log.warning("can't read %s: %s", artifact.uri, error)
+            return None
+        if sha256(data) != artifact.sha256:
+            log.error("%s is not what was written", artifact.uri)
+            return None
+        document: dict[str, Any] = json.loads(data)
+        return document
+
+    async def of(self, outputs: Outputs) -> dag.Outputs | None:
+        if outputs.offloaded is not None:
+            return await self.read(outputs.offloaded)
+        document: dict[str, Any] = json.loads(outputs.value)
+        return document
+
+    async def offloaded(self, events: Iterable[m.Event]) -> dict[str, dag.Outputs | None]:
+        """The offloaded documents of these outputs, by digest."""
+        wanted = [
+            event.outputs.offloaded
+            for event in events
+            if isinstance(event, m.NodeOutput) and event.outputs.offloaded is not None
+        ]
+        found = await asyncio.gather(*map(self.read, wanted))
+        return {one.sha256: document for one, document in zip(wanted, found, strict=True)}

@@ -1,0 +1,125 @@
+"""What this agent holds, what it is asked to hold, and what it still has from before: the books of
+the engine.
+
+Called by the engine on every assignment, verdict and end; answers what to claim next; does no
+input or output.
+"""
+
+from collections.abc import Iterable
+
+from whimbrel.spec import Want, sha256
+
+from data_plane_agent import messages as m
+from data_plane_agent.launcher import AttemptEvent, AttemptKey
+from data_plane_agent.run import Run, Work
+
+
+class Holdings:
+    """`runs` are claimed. `found` outlived a former agent and wait for a verdict, `strays` are
+    their events. `again` are to be claimed again; True: and begun anew from the answer."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Run] = {}
+        self.found: dict[AttemptKey, str] = {}
+        self.strays: dict[str, list[AttemptEvent]] = {}
+        self.again: dict[str, bool] = {}
+        self._wanted: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
+        self._digest = 0
+
+    @property
+    def digest(self) -> str:
+        """XOR of sha256("{execution}@{epoch}") over what is held: free of order, updated in one
+        step."""
+        return f"{self._digest:064x}"
+
+    def held(self) -> tuple[m.Wish, ...]:
+        return tuple(m.Wish(run.execution, run.epoch) for run in tuple(self.runs.values()))
+
+    def owner(self, key: AttemptKey) -> Run | None:
+        """The run that waits for this attempt."""
+        run = self.runs.get(key.execution)
+        return run if run is not None and run.waits_for(key) else None
+
+    def assigned(self, heard: m.All | m.Changed | m.Removed, work: Work) -> None:
+        for one in heard.assignments:
+            if isinstance(heard, m.Removed) or one.want is Want.CANCEL:
+                self._unwanted(one.execution, one.epoch, work)
+            elif one.epoch >= self._wanted.get(one.execution, 0):
+                self._wanted[one.execution] = one.epoch
+        if isinstance(heard, m.All):
+            named = {one.execution for one in heard.assignments}
+            self._wanted = {x: epoch for x, epoch in self._wanted.items() if x in named}
+            # Silence kills nothing (etcd may have been wiped): the ledger says whether they are
+            # ours.
+            self.again.update((x, self.again.get(x, False)) for x in self.runs if x not in named)
+
+    def wishes(self, *, room: int) -> list[m.Wish]:
+        """What to claim: again what is in doubt, and what is assigned and not yet ours, as long as
+        there is room."""
+        self.again = {x: anew for x, anew in self.again.items() if x in self.runs}
+        wishes = [m.Wish(x, self.runs[x].epoch) for x in self.again]
+        room -= len(self.runs)
+        for execution, epoch in self._wanted.items():
+            run = self.runs.get(execution)
+            if epoch <= self._refused.get(execution, 0) or (run is not None and run.epoch >= epoch):
+                continue
+            if run is None:
+                if room <= 0:
+                    continue
+                room -= 1
+            wishes.append(m.Wish(execution, epoch))
+        return wishes
+
+    def everything(self, unsent: Iterable[m.Wish]) -> list[m.Wish]:
+        """What a new session has to claim first: the newest epoch of each execution that is here
+        in any form."""
+        self._refused.clear()
+        newest: dict[str, int] = {}
+        for one in (
+            *self.held(),
+            *unsent,
+            *(m.Wish(key.execution, key.epoch) for key in self.found),
+        ):
+            newest[one.execution] = max(one.epoch, newest.get(one.execution, 0))
+        return [m.Wish(execution, epoch) for execution, epoch in newest.items()]
+
+    def hold(self, run: Run) -> None:
+        self.runs[run.execution] = run
+        self._digest ^= _mark(run)
+
+    def refused(self, execution: str, epoch: int, work: Work) -> None:
+        """Not ours at this epoch, or over: it is not claimed again."""
+        self._refused[execution] = max(epoch, self._refused.get(execution, 0))
+        self.again.pop(execution, None)
+        self.drop(execution, epoch, work)
+        gone = [k for k in self.found if k.execution == execution and k.epoch <= epoch]
+        for key in gone:
+            del self.found[key]
+        work.cancels.extend(gone)
+        self.strays.pop(execution, None)
+
+    def drop(self, execution: str, epoch: int, work: Work) -> None:
+        """Forget the run up to `epoch`: stop its attempts, say nothing more."""
+        run = self.runs.get(execution)
+        if run is not None and run.epoch <= epoch:
+            run.stop(work)
+            del self.runs[execution]
+            self._digest ^= _mark(run)
+
+    def settled(self) -> None:
+        """Every verdict about what is from before has been applied."""
+        self.found.clear()
+        self.strays.clear()
+
+    def _unwanted(self, execution: str, epoch: int, work: Work) -> None:
+        if self._wanted.get(execution, 0) <= epoch:
+            self._wanted.pop(execution, None)
+        self.refused(execution, epoch, work)
+        if execution not in self._wanted:
+            # Without a wish nothing claims it; a book of every run there ever was would only grow.
+            del self._refused[execution]
+
+
+def _mark(run: Run) -> int:
+    return int(sha256(f"{run.execution}@{run.epoch}"), 16)
