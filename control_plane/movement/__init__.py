@@ -1,0 +1,1 @@
+"""Durable stories that move executions between clusters."""
