@@ -86,7 +86,7 @@ class Folder:
         killed."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / "lock").open("w")
+            handle = (self.root / "lock").open("a+")
         except OSError as error:
             raise Refused(
                 f"can't write to {self.root}: {error.strerror}",
@@ -100,6 +100,9 @@ class Folder:
                     f"a federation already runs in {self.root}",
                     remedy=f"stop it: whimbrel down --data-dir {self.root}; or name another folder",
                 ) from None
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n")
+            handle.flush()
             yield
 
     @property
