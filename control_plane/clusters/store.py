@@ -1,5 +1,5 @@
-"""Rows of clusters: registration, scheduling state, and the cluster epoch, one a session, that only
-grows.
+"""Rows of clusters: registration, scheduling state, and the cluster epoch, one a session, that
+only grows.
 """
 
 from sqlalchemy import Text

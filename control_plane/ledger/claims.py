@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, case, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.spec import Phase
 
@@ -66,12 +66,14 @@ async def claim_all(
             phase=bindparam("v_phase"),
             reason="",
             waiting_ns=0,
-            started_ns=case(
-                (EXECUTION.c.started_ns == 0, bindparam("v_now")), else_=EXECUTION.c.started_ns
-            ),
+            started_ns=bindparam("v_started"),
         ),
         [
-            {"x": name, "v_phase": move(run["phase"], Phase.RUNNING), "v_now": time.time_ns()}
+            {
+                "x": name,
+                "v_phase": move(run["phase"], Phase.RUNNING),
+                "v_started": run["started_ns"] or time.time_ns(),
+            }
             for name, run in runs.items()
         ],
     )

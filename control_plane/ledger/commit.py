@@ -1,14 +1,15 @@
-"""One batch of an agent's events, recorded in one transaction, each item checked against the fence.
+"""One batch of an agent's events, recorded in one transaction, each item checked against the
+fence.
 
-Called by `service.py` with the open transaction; first the cursor row (it serialises the batches of
-one session), then the fences in order, then everything else set-based. Answers what is not plainly
-committed.
+Called by `service.py` with the open transaction; first the cursor row (it serialises the
+batches of one session), then the fences in order, then everything else set-based. Answers what
+is not plainly committed.
 """
 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -46,14 +47,12 @@ WAKEUP = table(Wakeup)
 class Work:
     """What the walk over a batch found, to be written afterwards."""
 
-    outputs: list[tuple[int, Event, Output]] = field(
-        default_factory=list[tuple[int, Event, Output]]
-    )
-    states: list[tuple[Event, Status]] = field(default_factory=list[tuple[Event, Status]])
-    checkpoints: list[tuple[Event, Saved]] = field(default_factory=list[tuple[Event, Saved]])
-    ends: dict[str, tuple[int, Event]] = field(default_factory=dict[str, tuple[int, Event]])
-    after_end: list[tuple[int, Event]] = field(default_factory=list[tuple[int, Event]])
-    verdicts: list[Verdict] = field(default_factory=list[Verdict])
+    outputs: list[tuple[int, Event, Output]]
+    states: list[tuple[Event, Status]]
+    checkpoints: list[tuple[Event, Saved]]
+    ends: dict[str, tuple[int, Event]]
+    after_end: list[tuple[int, Event]]
+    verdicts: list[Verdict]
 
 
 async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> Committed:
@@ -111,7 +110,7 @@ def ends(event: Event) -> bool:
 
 def walk(batch: Batch, fresh: Sequence[tuple[int, Event]], fences: dict[str, FenceRow]) -> Work:
     """Sorts the events by what is to be written; pure."""
-    work = Work()
+    work = Work([], [], [], {}, [], [])
     for index, event in fresh:
         row = fences.get(event.execution)
         if row is None or not owns(

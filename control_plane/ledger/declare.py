@@ -35,12 +35,12 @@ async def declare_unreachable(
     caller."""
     if not reasons:
         return
-    mine = (OUTPUT.c.execution == execution, OUTPUT.c.node.in_(list(reasons)))
+    mine = (OUTPUT.c.execution == execution, OUTPUT.c.node.in_(list(reasons)), OUTPUT.c.live)
     tried = await connection.execute(
         select(OUTPUT.c.node, func.max(OUTPUT.c.attempt)).where(*mine).group_by(OUTPUT.c.node)
     )
     attempts: dict[str, int] = dict(tuple(row) for row in tried)
-    await connection.execute(update(OUTPUT).where(*mine, OUTPUT.c.live).values(live=False))
+    await connection.execute(update(OUTPUT).where(*mine).values(live=False))
     rows = [
         {
             "execution": execution,

@@ -1,4 +1,5 @@
-"""What to answer for events that were settled before: the reply was lost, the truth is in the rows.
+"""What to answer for events that were settled before: the reply was lost, the truth is in the
+rows.
 
 Called by `commit.py` for the part of a batch that lies below the cursor; changes nothing.
 """
@@ -19,8 +20,6 @@ from control_plane.ledger.events import (
 )
 from control_plane.ledger.fence import FENCE
 
-OUTPUT = rows.OUTPUT
-
 
 async def repeated(connection: AsyncConnection, batch: Batch, settled: int) -> list[Verdict]:
     """Verdicts for the first `settled` events, as the first answer gave them."""
@@ -34,12 +33,6 @@ async def repeated(connection: AsyncConnection, batch: Batch, settled: int) -> l
         )
     )
     fences = {row.execution: row for row in found}
-    written = await connection.execute(
-        select(OUTPUT.c.execution, OUTPUT.c.node, OUTPUT.c.epoch, OUTPUT.c.output_digest).where(
-            OUTPUT.c.execution.in_(names), OUTPUT.c.cluster == batch.cluster
-        )
-    )
-    taken = {tuple(row) for row in written}
     kept = await rows.live(
         connection,
         [(event.execution, event.body.node) for event in events if isinstance(event.body, Output)],
@@ -50,13 +43,12 @@ async def repeated(connection: AsyncConnection, batch: Batch, settled: int) -> l
         current = fence.epoch if fence else 0
         match event.body:
             case Output() as output:
-                key = (event.execution, output.node)
-                if (*key, event.epoch, output.output_digest) in taken:
+                live = kept.get((event.execution, output.node))
+                if live is not None and live.output_digest == output.output_digest:
                     continue
-                live = kept.get(key)
                 if live is None or current != event.epoch:
                     verdicts.append(Verdict(index, Result.FENCED, current))
-                elif live.output_digest != output.output_digest:
+                else:
                     verdicts.append(Verdict(index, Result.CONFLICT, live.epoch, live))
             case Succeeded() | Failed():
                 if fence is not None and fence.terminal and current == event.epoch + 1:

@@ -1,9 +1,11 @@
-"""Ledger values as rows, and rows as values: the statements that `commit.py` and `claims.py` share."""
+"""Ledger values as rows, and rows as values: the statements that `commit.py` and `claims.py`
+share.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Result, case, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.spec import Owner
@@ -16,6 +18,8 @@ from control_plane.ledger.store import Checkpoint, NodeOutput, NodeState
 OUTPUT = table(NodeOutput)
 STATE = table(NodeState)
 CHECKPOINT = table(Checkpoint)
+LIVE = {"sqlite": text("live = 1"), "postgresql": text("live")}
+"""As the partial index says it; SQLite compares the text of the two conditions."""
 
 
 def insert_into(connection: AsyncConnection) -> Any:
@@ -73,12 +77,13 @@ async def insert_outputs(
     statement = (
         insert(OUTPUT)
         .on_conflict_do_nothing(
-            index_elements=[OUTPUT.c.execution, OUTPUT.c.node], index_where=OUTPUT.c.live
+            index_elements=[OUTPUT.c.execution, OUTPUT.c.node],
+            index_where=LIVE[connection.dialect.name],
         )
         .returning(OUTPUT.c.execution, OUTPUT.c.node)
     )
-    answered = await connection.execute(statement, list(rows))
-    return {(execution, node) for execution, node in answered}
+    answered: Result[Any] = await connection.execute(statement, list(rows))
+    return {(row[0], row[1]) for row in answered.all()}
 
 
 async def live(

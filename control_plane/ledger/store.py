@@ -41,7 +41,7 @@ class NodeOutput(SQLModel, table=True):
             "execution",
             "node",
             unique=True,
-            sqlite_where=text("live"),
+            sqlite_where=text("live = 1"),
             postgresql_where=text("live"),
         ),
     )

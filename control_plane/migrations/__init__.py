@@ -1,0 +1,1 @@
+"""Steps from every earlier form of the database to this one, run at start."""
