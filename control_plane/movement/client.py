@@ -84,6 +84,7 @@ class TemporalMovement:
         self._tracer = tracer
         self._retry_seconds = retry_seconds
         self._client: Client | None = None
+        self.connected = asyncio.Event()
 
     async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
         pace = self._pace
@@ -141,6 +142,7 @@ class TemporalMovement:
                 client = await self._connect()
                 worker = make_worker(client, self._steps)
                 self._client = client
+                self.connected.set()
                 log.info("movement uses Temporal at %s", self._address)
                 away = False
                 await worker.run()
