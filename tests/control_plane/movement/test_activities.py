@@ -1,0 +1,299 @@
+"""The steps on SQLite: what a takeover touches, what it leaves alone, that it may be repeated."""
+
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select
+from sqlmodel import SQLModel
+from whimbrel.errors import Unreachable
+from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
+
+from control_plane import documents
+from control_plane.database import Database, table
+from control_plane.executions.dispatch import Dispatch
+from control_plane.executions.store import Execution, Placement, Timeline
+from control_plane.ledger.fence import FENCE, locked
+from control_plane.ledger.store import ExecutionFence, NodeOutput, NodeState
+from control_plane.movement.activities import MovementSteps
+from control_plane.movement.rows import to_nobody
+from control_plane.movement.steps import Batch, Failover, Hold, Move, Summary, Taken
+from control_plane.movement.store import FailoverSummary
+from control_plane.registry.codec import spec_to_bytes
+from control_plane.registry.graphs import Graphs
+from control_plane.registry.store import Version
+from control_plane.routing.port import AssignResult, Decision, LiveCluster, Requirement, Snapshot
+from tests.control_plane.movement.graphs import graph
+
+pytestmark = pytest.mark.anyio
+
+CHAIN = graph({"a": [], "b": ["a"], "c": ["a"]}, result=["c"])
+LOST = Batch(cluster="us-east", cluster_epoch=3, limit=100)
+
+
+class Regions:
+    """A router whose agents can't read what lies under `gone`."""
+
+    def __init__(self) -> None:
+        self.clusters = [
+            LiveCluster("us-east", "us-east", alive=False, suspected=True, cluster_epoch=3),
+            LiveCluster("eu-west", "eu-west", cluster_epoch=1),
+            LiveCluster("ap-south", "ap-south", cluster_epoch=1),
+        ]
+        self.gone = ""
+        self.mute: set[str] = set()
+        self.full = False
+        self.assignments: list[Assignment] = []
+
+    async def snapshot(self) -> Snapshot:
+        return Snapshot(tuple(self.clusters), ttl_ms=2000)
+
+    async def place(self, requirements: Sequence[Requirement]) -> list[Decision]:
+        return [
+            Decision(wanted.execution, "", reason="no_capacity")
+            if self.full
+            else Decision(wanted.execution, "eu-west", "eu-west", decided_ns=len(wanted.avoid))
+            for wanted in requirements
+        ]
+
+    async def assign(self, assignments: Sequence[Assignment]) -> list[AssignResult]:
+        self.assignments += assignments
+        return [AssignResult(written=True, stored_epoch=item.epoch) for item in assignments]
+
+    async def probe(self, cluster: str, artifacts: Sequence[Artifact]) -> set[str]:
+        if cluster in self.mute:
+            raise Unreachable(f"{cluster} does not answer")
+        return {item.uri for item in artifacts if self.gone and item.uri.startswith(self.gone)}
+
+
+class World:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.router = Regions()
+        router: Any = self.router  # the calls that a takeover makes, and no others
+        self.steps = MovementSteps(
+            database, router=router, dispatch=Dispatch(database, router), graphs=Graphs()
+        )
+
+    async def add(self, model: type[SQLModel], **values: Any) -> None:
+        async with self.database.write() as connection:
+            await connection.execute(insert(table(model)).values(**values))
+
+    async def run(
+        self, name: str, *, owner: str = "us-east", session: int = 3, epoch: int = 1,
+        phase: str = "RUNNING", failover: bool = True,
+    ) -> str:  # fmt: skip
+        id = f"p/d/{name}"
+        await self.add(
+            Execution,
+            id=id, project="p", domain="d", name=name, workflow="w", version="1",
+            spec_digest="chain", phase=phase, region=owner, cluster=owner, mode="idempotent",
+            policy=documents.text(PlacementPolicy(failover=failover)),
+            largest=documents.text(Resources()), inputs="{}", request_digest="", created_ns=1,
+        )  # fmt: skip
+        terminal = phase in ("SUCCEEDED", "FAILED", "ABORTED")
+        await self.add(
+            ExecutionFence,
+            execution=id, epoch=epoch, owner_cluster=owner, owner_cluster_epoch=session,
+            terminal=terminal,
+        )  # fmt: skip
+        return id
+
+    async def output(self, id: str, node: str, *, uri: str = "") -> None:
+        held = [Artifact(uri=uri, sha256="0", bytes=1, region="us-east")] if uri else []
+        await self.add(
+            NodeOutput,
+            execution=id, node=node, epoch=1, attempt=1, cluster="us-east", cluster_epoch=3,
+            input_digest="i", output_digest="o", value="{}", artifacts=documents.texts(held),
+        )  # fmt: skip
+
+    async def rows(self, model: type[SQLModel]) -> list[dict[str, Any]]:
+        async with self.database.read() as connection:
+            found = await connection.execute(select(table(model)))
+            return [dict(row) for row in found.mappings()]
+
+    async def fence(self, id: str) -> tuple[int, str]:
+        row = next(row for row in await self.rows(ExecutionFence) if row["execution"] == id)
+        return row["epoch"], row["owner_cluster"]
+
+    async def phase(self, id: str) -> str:
+        return next(row["phase"] for row in await self.rows(Execution) if row["id"] == id)
+
+    async def live(self) -> set[str]:
+        return {row["node"] for row in await self.rows(NodeOutput) if row["live"]}
+
+    async def told(self, id: str) -> list[str]:
+        return [row["kind"] for row in await self.rows(Timeline) if row["execution"] == id]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/control.db")
+    async with database.write() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all)
+    world = World(database)
+    await world.add(
+        Version,
+        project="p", domain="d", name="w", version="1", digest="chain",
+        spec=spec_to_bytes(CHAIN), created_ns=1,
+    )  # fmt: skip
+    yield world
+    await database.close()
+
+
+async def test_a_lost_run_is_fenced_twice_and_assigned(world: World) -> None:
+    run = await world.run("run")
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=1, waiting=0)
+    assert await world.fence(run) == (3, "eu-west")
+    assert await world.phase(run) == "ASSIGNED"
+    assert [(item.execution, item.epoch) for item in world.router.assignments] == [(run, 3)]
+    assert await world.told(run) == ["suspected", "fenced", "placed", "fenced"]
+    assert [row["cause"] for row in await world.rows(Placement)] == ["failover"]
+
+
+async def test_only_what_the_lost_session_owns_is_taken(world: World) -> None:
+    unclaimed = await world.run("unclaimed", session=0, phase="ASSIGNED")
+    older = await world.run("older", session=2)
+    newer = await world.run("newer", session=4)
+    elsewhere = await world.run("elsewhere", owner="eu-west", session=1)
+    stays = await world.run("stays", failover=False)
+    ended = await world.run("ended", phase="SUCCEEDED")
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=2, waiting=0)
+    for taken in (unclaimed, older):
+        assert await world.fence(taken) == (3, "eu-west")
+    for left in (newer, stays, ended):
+        assert await world.fence(left) == (1, "us-east")
+    assert await world.fence(elsewhere) == (1, "eu-west")
+    assert await world.phase(ended) == "SUCCEEDED"
+
+
+async def test_a_repeated_batch_changes_nothing(world: World) -> None:
+    run = await world.run("run")
+    await world.steps.take_over_batch(LOST)
+    before = await world.rows(ExecutionFence), await world.rows(Timeline)
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=0, waiting=0)
+    assert (await world.rows(ExecutionFence), await world.rows(Timeline)) == before
+    assert await world.fence(run) == (3, "eu-west")
+
+
+async def test_what_a_crash_left_half_way_is_taken_up(world: World) -> None:
+    run = await world.run("run")
+
+    async def crash(*_: object, **__: object) -> None:
+        raise Unreachable("the router is away")
+
+    placed, world.router.snapshot = world.router.snapshot, crash  # type: ignore[method-assign]
+    with pytest.raises(Unreachable):
+        await world.steps.take_over_batch(LOST)
+    assert await world.fence(run) == (2, "")
+    assert await world.phase(run) == "MOVING"
+    world.router.snapshot = placed  # type: ignore[method-assign]
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=1, waiting=0)
+    assert await world.fence(run) == (3, "eu-west")
+    summary = (await world.rows(FailoverSummary))[0]
+    assert summary["taken"] == 1
+
+
+async def test_a_row_claimed_meanwhile_is_left_to_its_claimant(world: World) -> None:
+    run = await world.run("run")
+    async with world.database.write() as connection:
+        seen = (await locked(connection, [run]))[run]
+        await connection.execute(FENCE.update().values(owner_cluster_epoch=4))
+        assert await to_nobody(connection, [(seen, "RUNNING")], story="failover/us-east/3") == []
+    assert await world.fence(run) == (1, "us-east")
+    assert await world.phase(run) == "RUNNING"
+
+
+async def test_readable_outputs_are_kept(world: World) -> None:
+    run = await world.run("run")
+    await world.output(run, "a", uri="file:///us-east/a")
+    await world.output(run, "b")
+    await world.steps.take_over_batch(LOST)
+    assert await world.live() == {"a", "b"}
+    lineage = {row["node"]: row["lineage"] for row in await world.rows(NodeState)}
+    assert lineage == {"a": "kept", "b": "kept"}
+
+
+async def test_the_unreadable_is_declared_with_everything_made_from_it(world: World) -> None:
+    run = await world.run("run")
+    await world.output(run, "a", uri="file:///us-east/a")
+    await world.output(run, "b")
+    world.router.gone = "file:///us-east"
+    await world.steps.take_over_batch(LOST)
+    assert await world.live() == set()
+    lineage = {row["node"]: row["lineage"] for row in await world.rows(NodeState)}
+    assert lineage == {
+        "a": "recomputed: file:///us-east/a can't be read from any live region",
+        "b": "recomputed: made from a, which is computed again",
+    }
+    assert "unreachable" in await world.told(run)
+
+
+async def test_nobody_to_ask_declares_nothing(world: World) -> None:
+    run = await world.run("run")
+    await world.output(run, "a", uri="file:///us-east/a")
+    world.router.gone = "file:///us-east"
+    world.router.mute = {"eu-west", "ap-south"}
+    await world.steps.take_over_batch(LOST)
+    assert await world.live() == {"a"}
+    assert await world.fence(run) == (3, "eu-west")
+
+
+async def test_without_capacity_it_waits_with_its_reason(world: World) -> None:
+    run = await world.run("run")
+    world.router.full = True
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=1, waiting=1)
+    assert await world.fence(run) == (2, "")
+    assert await world.phase(run) == "WAITING"
+    assert await world.steps.take_over_batch(LOST) == Taken(taken=0, waiting=0)
+
+
+async def test_a_mass_loss_is_said_once(world: World) -> None:
+    run = await world.run("run")
+    world.router.clusters = [
+        dataclasses.replace(cluster, alive=False, lost_since_ns=10)
+        for cluster in world.router.clusters
+    ]
+    hold = Hold(cluster="us-east", cluster_epoch=3, since_ns=10)
+    for _ in range(2):
+        assert (await world.steps.watch_loss(hold)).hold.startswith("3 of 3 clusters")
+    assert await world.told(run) == ["held"]
+
+
+async def test_the_summary_counts(world: World) -> None:
+    await world.run("one")
+    await world.run("two")
+    await world.steps.take_over_batch(LOST)
+    story = Failover(cluster="us-east", cluster_epoch=3, since_ns=1, taken=2, waiting=1)
+    summary = await world.steps.summarize(story)
+    assert summary == Summary(cluster="us-east", cluster_epoch=3, moved=1, waiting=1)
+    row = (await world.rows(FailoverSummary))[0]
+    assert (row["moved"], row["waiting"], row["ended_ns"] > 0) == (1, 1, True)
+
+
+async def test_one_run_moves(world: World) -> None:
+    run = await world.run("run")
+    move = Move(execution=run, epoch=1)
+    assert (await world.steps.release(move)).ours
+    assert (await world.steps.release(move)).ours  # as a retry would
+    assert await world.fence(run) == (2, "")
+    placed = await world.steps.place(move)
+    assert (placed.cluster, placed.epoch) == ("eu-west", 3)
+    assert not await world.steps.claimed(Move(execution=run, epoch=3))
+
+
+async def test_an_ownerless_run_moves_without_another_fence(world: World) -> None:
+    run = await world.run("run", owner="", session=0, epoch=2, phase="MOVING")
+    assert (await world.steps.release(Move(execution=run, epoch=2))).ours
+    assert await world.fence(run) == (2, "")
+
+
+@pytest.mark.parametrize(("owner", "epoch"), [("eu-west", 1), ("us-east", 2)])
+async def test_what_lives_or_has_gone_on_is_not_released(
+    world: World, owner: str, epoch: int
+) -> None:
+    run = await world.run("run", owner=owner, session=1, epoch=epoch)
+    assert not (await world.steps.release(Move(execution=run, epoch=1))).ours
+    assert await world.fence(run) == (epoch, owner)
