@@ -5,7 +5,7 @@ share.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Result, case, func, select, text
+from sqlalchemy import case, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.spec import Owner
@@ -82,8 +82,8 @@ async def insert_outputs(
         )
         .returning(OUTPUT.c.execution, OUTPUT.c.node)
     )
-    answered: Result[Any] = await connection.execute(statement, list(rows))
-    return {(row[0], row[1]) for row in answered.all()}
+    answered = await connection.execute(statement, list(rows))
+    return {(row["execution"], row["node"]) for row in answered.mappings()}
 
 
 async def live(
