@@ -26,6 +26,7 @@ from control_plane.movement.rows import (
     phase_of,
     session_over,
     to_nobody,
+    traceparents,
 )
 from control_plane.movement.steps import (
     Batch,
@@ -92,7 +93,7 @@ class MovementSteps:
     async def take_over_batch(self, batch: Batch) -> Taken:
         """Up to `limit` rows of the lost session leave it; also those that a crash left
         half-way."""
-        story = failover_id(batch.cluster, batch.cluster_epoch)
+        story, started = failover_id(batch.cluster, batch.cluster_epoch), now_ns()
         async with self.database.write() as connection:
             half_way = await orphans(connection, story, limit=batch.limit)
             owned = await owned_rows(
@@ -111,6 +112,7 @@ class MovementSteps:
         crash_point("takeover.after_declare")
         done = await self._dispatch(rows, snapshot, batch.cluster, batch.cluster_epoch, "failover")
         crash_point("takeover.after_dispatch")
+        await self._trace(done, lost=batch.cluster, started_ns=started)
         return Taken(taken=len(rows), waiting=sum(1 for item in done if not item.cluster))
 
     async def summarize(self, story: Failover) -> Summary:
@@ -166,6 +168,23 @@ class MovementSteps:
         names = [row.execution for row in rows]
         avoid = {} if back else {name: [lost] for name in names}
         return await self.dispatch(names, cause=cause, avoid=avoid)
+
+    async def _trace(self, done: Sequence[Dispatched], *, lost: str, started_ns: int) -> None:
+        """The failover in each run's own trace, beside the attempts that it cut off."""
+        async with self.database.read() as connection:
+            traces = await traceparents(connection, [item.execution for item in done])
+        for item in done:
+            self.dispatch.spans.record(
+                "failover",
+                traces.get(item.execution, ""),
+                started_ns=started_ns,
+                attributes={
+                    "execution": item.execution,
+                    "epoch": item.epoch,
+                    "lost": lost,
+                    "cluster": item.cluster,
+                },
+            )
 
 
 def sight(cluster: LiveCluster) -> Sight:

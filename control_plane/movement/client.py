@@ -132,7 +132,7 @@ class TemporalMovement:
         except RPCError as error:
             log.warning("%s not started: Temporal answers %s", id, error.message)
             return
-        log.info("story %s is told", id)
+        log.debug("story %s is told", id)
 
     async def run(self) -> None:
         """Connect, tell stories; begin again whenever Temporal comes back."""

@@ -125,6 +125,13 @@ async def phase_of(connection: AsyncConnection, execution: str) -> str:
     return found.scalar_one()
 
 
+async def traceparents(connection: AsyncConnection, executions: Sequence[str]) -> dict[str, str]:
+    found = await connection.execute(
+        select(EXECUTION.c.id, EXECUTION.c.traceparent).where(EXECUTION.c.id.in_(list(executions)))
+    )
+    return {row[0]: row[1] for row in found}
+
+
 def session_over(row: FenceRow, snapshot: Snapshot) -> bool:
     """May a story take this row from its owner? Only when the session that claimed it has
     ended."""

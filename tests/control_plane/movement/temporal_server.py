@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
@@ -59,7 +59,7 @@ class TemporalServer:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[TemporalServer]:
+def serving(folder: Path) -> Generator[TemporalServer]:
     server = TemporalServer(folder)
     server.start()
     try:

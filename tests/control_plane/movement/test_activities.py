@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, inspect, select
 from sqlmodel import SQLModel
 from whimbrel.errors import Unreachable
 from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
@@ -17,6 +17,7 @@ from control_plane.executions.dispatch import Dispatch
 from control_plane.executions.store import Execution, Placement, Timeline
 from control_plane.ledger.fence import FENCE, locked
 from control_plane.ledger.store import ExecutionFence, NodeOutput, NodeState
+from control_plane.migrations.upgrade import upgrade
 from control_plane.movement.activities import MovementSteps
 from control_plane.movement.rows import to_nobody
 from control_plane.movement.steps import Batch, Failover, Hold, Move, Summary, Taken
@@ -131,8 +132,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     database = Database(f"sqlite+aiosqlite:///{tmp_path}/control.db")
-    async with database.write() as connection:
-        await connection.run_sync(SQLModel.metadata.create_all)
+    await upgrade(database)
     world = World(database)
     await world.add(
         Version,
@@ -297,3 +297,11 @@ async def test_what_lives_or_has_gone_on_is_not_released(
     run = await world.run("run", owner=owner, session=1, epoch=epoch)
     assert not (await world.steps.release(Move(execution=run, epoch=1))).ours
     assert await world.fence(run) == (epoch, owner)
+
+
+async def test_the_migrated_table_is_the_one_the_code_knows(world: World) -> None:
+    def names(connection: Connection) -> set[str]:
+        return {column["name"] for column in inspect(connection).get_columns("failover_summary")}
+
+    async with world.database.read() as connection:
+        assert await connection.run_sync(names) == set(table(FailoverSummary).columns.keys())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -108,7 +108,7 @@ async def until_connected(server: TemporalServer) -> Client:
 @contextlib.asynccontextmanager
 async def movement(
     server: TemporalServer, steps: Remembered
-) -> AsyncIterator[tuple[TemporalMovement, Client]]:
+) -> AsyncGenerator[tuple[TemporalMovement, Client]]:
     client = await until_connected(server)
     stories = TemporalMovement(server.address, steps=steps, pace=PACE, retry_seconds=0.1)
     running = asyncio.create_task(stories.run())
