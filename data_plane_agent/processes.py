@@ -5,18 +5,15 @@ A task costs a message; a crash costs a worker; limits are kept here, by killing
 """
 
 import asyncio
-import json
 import logging
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from whimbrel.runtime_frames import Message, Now
-from whimbrel.runtime_store import StoreFull
-from whimbrel.runtime_worker import LOG_LIMIT, spool_file
+from whimbrel.runtime_frames import NEVER, Message, Now
+from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Artifact, Failure, Resources
 
 from data_plane_agent.blobs import Blobs
@@ -28,17 +25,11 @@ from data_plane_agent.launcher import (
     Capacity,
     Finished,
     Found,
-    Logs,
     Saved,
     Started,
 )
-from data_plane_agent.process_answers import (
-    artifact_of,
-    end_of,
-    key_of,
-    parts_of,
-    prefix_of,
-)
+from data_plane_agent.process_adoption import running_attempts, spooled_result, spooled_results
+from data_plane_agent.process_answers import artifact_of, end_of, key_of, parts_of
 from data_plane_agent.process_limits import (
     oom_kills,
     over_limit,
@@ -47,15 +38,10 @@ from data_plane_agent.process_limits import (
     used_memory,
     why_it_ended,
 )
+from data_plane_agent.process_logs import save_logs, written
 from data_plane_agent.process_pool import FetchBundle, Pool
-from data_plane_agent.workers import (
-    AHEAD,
-    FamilyKey,
-    FamilyProcess,
-    Lane,
-    Record,
-    WorkerProcess,
-)
+from data_plane_agent.process_schedule import Schedule
+from data_plane_agent.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +86,12 @@ class ProcessLauncher:
             import_seconds=settings.import_seconds,
             leak_bytes=settings.leak_bytes,
         )
-        self._allocatable = Resources(
+        allocatable = Resources(
             cpu=settings.cpu or float(settings.slots),
             mem_bytes=settings.mem_bytes or total_memory(),
         )
+        self._schedule = Schedule(self.pool, slots=settings.slots, allocatable=allocatable)
         self._records: dict[AttemptKey, Record] = {}
-        self._waiting: deque[Lane] = deque()
-        self._busy: dict[str, WorkerProcess] = {}
-        self._cpu_used, self._mem_used = 0.0, 0
         self._events: list[tuple[AttemptEvent, Record]] = []
         self._news = asyncio.Event()
         self._found: dict[AttemptKey, str] = {}
@@ -115,7 +99,7 @@ class ProcessLauncher:
         self._burials: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._ooms = 0
-        self._adopted: set[str] = set()
+        self._wake = asyncio.Event()
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -138,6 +122,7 @@ class ProcessLauncher:
         for attempt in attempts:
             if attempt.key not in self._records:
                 self._queue(attempt)
+        self._wake.set()
         self._pump_soon()
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
@@ -169,24 +154,13 @@ class ProcessLauncher:
             self._settle(record)
             worker = record.worker
             if worker is None:
-                self._unqueue(record)
-            elif record.seq in worker.assigned:
-                for taken in worker.take_back():
-                    if taken is not record:
-                        self._requeue(taken)
-                if worker.assigned.pop(record.seq, None) is not None:
-                    self._end_worker(worker)
+                self._schedule.remove(record)
+            else:
+                self._withdraw(worker, record)
         self._pump_soon()
 
     def capacity(self) -> Capacity:
-        running = len(self._busy)
-        free = Resources(
-            cpu=max(
-                0.0, min(self._allocatable.cpu - self._cpu_used, self.settings.slots - running)
-            ),
-            mem_bytes=max(0, self._allocatable.mem_bytes - self._mem_used),
-        )
-        return Capacity(self._allocatable, free, running, max(0, len(self._records) - running))
+        return self._schedule.capacity(known=len(self._records))
 
     async def read_log(
         self, key: AttemptKey, stream: str, *, offset: int, limit: int
@@ -199,7 +173,7 @@ class ProcessLauncher:
         now = worker.now() if worker else None
         if worker is None or now is None or now.seq != record.seq or not now.running:
             return b"", False
-        return _slice(worker, now, stream, offset=offset, limit=limit), False
+        return written(worker, now, stream, offset=offset, limit=limit), False
 
     # -- queueing ---------------------------------------------------------------------------------
 
@@ -209,17 +183,13 @@ class ProcessLauncher:
         family = self.pool.family(
             FamilyKey(task.bundle, attempt.project, attempt.domain, environment)
         )
-        requests, limits = attempt.requests, attempt.limits
-        lane = family.lane(
-            min(requests.cpu, self._allocatable.cpu),
-            min(requests.mem_bytes, self._allocatable.mem_bytes),
-        )
+        lane = self._schedule.lane(family, attempt.requests)
         meta = {
             "k": parts_of(attempt.key),
             "d": attempt.input_digest,
             "cpu": lane.cpu,
             "mem": lane.mem,
-            "limit": limits.mem_bytes,
+            "limit": attempt.limits.mem_bytes,
             "timeout": attempt.timeout_seconds,
         }
         frame: Message = {
@@ -235,30 +205,12 @@ class ProcessLauncher:
             attempt.input_digest,
             lane,
             attempt.timeout_seconds,
-            limits.mem_bytes,
+            attempt.limits.mem_bytes,
             frame,
             module,
         )
         self._records[attempt.key] = record
-        if module in family.ready and (family.transport or family.idle):
-            self._enqueue(record)
-        else:
-            family.pending.setdefault(module, deque()).append(record)
-
-    def _enqueue(self, record: Record, *, first: bool = False) -> None:
-        lane = record.lane
-        if lane not in self._waiting:
-            self._waiting.append(lane)
-        (lane.queue.appendleft if first else lane.queue.append)(record)
-
-    def _requeue(self, record: Record) -> None:
-        record.worker, record.announced = None, False
-        self._enqueue(record, first=True)
-
-    def _unqueue(self, record: Record) -> None:
-        for queue in (record.lane.queue, record.lane.family.pending.get(record.module)):
-            if queue and record in queue:
-                queue.remove(record)
+        self._schedule.add(record)
 
     def _pump_soon(self) -> None:
         if not self._pump_due:
@@ -266,97 +218,19 @@ class ProcessLauncher:
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Idle slots first, one task each, lanes in turn; then tasks ahead for the fast lane if it is alone."""
         self._pump_due = False
-        for family in self.pool.families.values():
-            for module in family.pending:
-                self.pool.need(family, module)
-        gifts: dict[WorkerProcess, list[Message]] = {}
-        stuck = 0
-        while self._waiting and stuck < len(self._waiting):
-            lane = self._waiting.popleft()
-            if not lane.queue:
-                continue
-            worker = self._free_worker(lane)
-            if worker is None:
-                stuck += 1
-                self._waiting.append(lane)
-                continue
-            stuck = 0
-            self._assign(worker, lane.queue.popleft(), gifts)
-            if lane.queue:
-                self._waiting.append(lane)
-        if len(self._waiting) == 1 and self._waiting[0].fast:
-            lane = self._waiting[0]
-            for worker in self._busy.values():
-                if worker.lane is not lane or worker.dying or worker.revoked_last:
-                    continue
-                if len(worker.assigned) <= AHEAD // 2:
-                    while lane.queue and len(worker.assigned) < AHEAD:
-                        self._assign(worker, lane.queue.popleft(), gifts)
-            if not lane.queue:
-                self._waiting.clear()
-        for worker, messages in gifts.items():
-            worker.send(messages)
-
-    def _free_worker(self, lane: Lane) -> WorkerProcess | None:
-        if len(self._busy) >= self.settings.slots or not self._fits(lane):
-            return None
-        family = lane.family
-        if family.idle:
-            return family.idle.pop()
-        if family.transport is None:
-            for module in {record.module for record in lane.queue}:
-                self.pool.need(family, module)
-            return None
-        return self.pool.fork(family)
-
-    def _fits(self, lane: Lane) -> bool:
-        if not self._busy:
-            return True
-        cpu_fits = self._cpu_used + lane.cpu <= self._allocatable.cpu + 1e-9
-        return cpu_fits and self._mem_used + lane.mem <= self._allocatable.mem_bytes
-
-    def _assign(
-        self, worker: WorkerProcess, record: Record, gifts: dict[WorkerProcess, list[Message]]
-    ) -> None:
-        if worker.lane is None:
-            self._occupy(worker, record.lane)
-        worker.last_seq += 1
-        record.worker, record.seq = worker, worker.last_seq
-        worker.assigned[record.seq] = record
-        if worker.transport is not None and record.frame is not None:
-            record.frame["seq"] = record.seq
-            gifts.setdefault(worker, []).append(record.frame)
-
-    def _occupy(self, worker: WorkerProcess, lane: Lane) -> None:
-        worker.lane = lane
-        self._busy[worker.name] = worker
-        self._cpu_used += lane.cpu
-        self._mem_used += lane.mem
-
-    def _release(self, worker: WorkerProcess) -> None:
-        lane = worker.lane
-        if lane is None:
-            return
-        worker.lane = None
-        del self._busy[worker.name]
-        self._cpu_used -= lane.cpu
-        self._mem_used -= lane.mem
-        worker.family.used_at = asyncio.get_running_loop().time()
-        if not worker.dying and worker.transport is not None:
-            worker.family.idle.append(worker)
+        self._schedule.pump(list(self.pool.families.values()))
 
     # -- what families and workers say (Ears) -----------------------------------------------------
 
     def imported(self, family: FamilyProcess, module: str) -> None:
-        for record in family.pending.pop(module, ()):
-            self._enqueue(record)
+        self._schedule.imported(family, module)
 
     def broken(self, family: FamilyProcess, modules: list[str], failure: Failure) -> None:
         for module in modules:
             for record in family.pending.pop(module, ()):
-                self._tell(Broke(record.key, _at(failure, record), 0, 0), record)
+                now = time.time_ns()
+                self._tell(Broke(record.key, _at(failure, record), now, now), record)
 
     def hello(self, worker: WorkerProcess, message: Message) -> None:
         for result in message["results"]:
@@ -367,29 +241,31 @@ class ProcessLauncher:
                 worker.ack_due = max(worker.ack_due, result["seq"])
                 spool_file(self.pool.data_dir, result["k"]).unlink(missing_ok=True)
         if worker.page is not None:
-            worker.page.revoked_from = (1 << 63) - 1
+            worker.page.revoked_from = NEVER
         frames: list[Message] = []
         for record in worker.assigned.values():
             if record.frame is not None:
                 record.frame["seq"] = record.seq
                 frames.append(record.frame)
         worker.send(frames)
-        if not worker.assigned and worker.lane is None:
+        self._release(worker)
+        if worker.lane is None and worker not in worker.family.idle:
             worker.family.idle.append(worker)
 
     def heard(self, worker: WorkerProcess, message: Message) -> None:
         match message:
             case {"t": "done" | "broke", "seq": int(seq)}:
                 record = worker.assigned.get(seq)
-                if record is not None:
+                if record is None:  # cancelled meanwhile
+                    self._release(worker)
+                else:
                     record.lane.learn((message["e"] - message["s"]) / 1e9)
                     self._ended(worker, record, message)
             case {"t": "dropped", "seq": int(seq)}:
                 record = worker.dropped(seq)
                 if record is not None:
-                    self._requeue(record)
-                if not worker.assigned and not worker.revoked_last:
-                    self._release(worker)
+                    self._schedule.again(record)
+                self._release(worker)
             case {"t": "saved", "k": parts, "artifact": fields, "at": int(at)}:
                 record = self._records.get(key_of(parts))
                 if record is not None and record.worker is worker:
@@ -402,13 +278,15 @@ class ProcessLauncher:
     def dead(self, worker: WorkerProcess) -> None:
         """Its process is gone: what it ran is broken, what it had not begun goes back to the row."""
         now = worker.now()
-        spooled = self._spooled(worker, now)
+        running = worker.assigned.get(now.seq)
+        spooled = running and spooled_result(self.pool.data_dir, running.key)
         head: Record | None = None
         for record in reversed(list(worker.assigned.values())):
-            if record.seq == now.seq and (now.running or spooled):
+            theirs = record.seq == now.seq and (now.running or spooled)
+            if theirs and (worker.doom is None or worker.doom_seq == now.seq):
                 head = record
             elif record.frame is not None:
-                self._requeue(record)
+                self._schedule.again(record)
         worker.assigned.clear()
         worker.dying = True
         self._release(worker)
@@ -431,8 +309,7 @@ class ProcessLauncher:
     def _ended(self, worker: WorkerProcess, record: Record, message: Message) -> None:
         worker.assigned.pop(record.seq, None)
         self._tell(end_of(message), record)
-        if not worker.assigned and not worker.revoked_last:
-            self._release(worker)
+        self._release(worker)
 
     def _tell(self, event: AttemptEvent, record: Record) -> None:
         self._events.append((event, record))
@@ -445,52 +322,52 @@ class ProcessLauncher:
         if record.key in self._found:
             spool_file(self.pool.data_dir, parts_of(record.key)).unlink(missing_ok=True)
 
-    def _end_worker(self, worker: WorkerProcess) -> None:
-        for record in worker.assigned.values():
-            self._requeue(record)
-        worker.assigned.clear()
-        worker.kill()
+    def _release(self, worker: WorkerProcess) -> None:
+        self._schedule.release(worker, at=asyncio.get_running_loop().time())
+
+    def _withdraw(self, worker: WorkerProcess, record: Record) -> None:
+        """Off its worker: unseen if it has not begun, otherwise by killing the worker."""
+        for taken in reversed(worker.take_back()):
+            if taken is not record:
+                self._schedule.again(taken)
+        if worker.assigned.pop(record.seq, None) is None:
+            return
+        now = worker.now()
+        if now.seq == record.seq and now.running:
+            worker.kill()
 
     async def _bury(self, worker: WorkerProcess, record: Record, now: Now) -> None:
         """Tell of a broken attempt once its logs are safe."""
         ooms = oom_kills()
         failure = worker.doom or why_it_ended(worker.exit_status, oom=ooms > self._ooms)
         self._ooms = ooms
-        logs = Logs(
-            await self._save_log(worker, record, now, "stdout"),
-            await self._save_log(worker, record, now, "stderr"),
-        )
+        logs = await save_logs(self.blobs, worker, record.key, now)
         worker.forget_files()
         self._tell(
             Broke(record.key, _at(failure, record), now.started_ns, time.time_ns(), logs), record
         )
-
-    async def _save_log(
-        self, worker: WorkerProcess, record: Record, now: Now, stream: str
-    ) -> Artifact | None:
-        data = _slice(worker, now, stream, offset=0, limit=LOG_LIMIT)
-        if not data:
-            return None
-        try:
-            return await self.blobs.put(f"{prefix_of(record.key)}/{worker.name}/{stream}", data)
-        except StoreFull as error:
-            log.warning("a log is lost: %s", error)
-            return None
 
     # -- limits -----------------------------------------------------------------------------------
 
     async def _tick_forever(self) -> None:
         count = 0
         while True:
-            busy = bool(self._busy) or any(w.dying or w.lost_at for w in self.pool.workers.values())
+            busy = bool(self._schedule.busy) or any(
+                w.dying or w.lost_at for w in self.pool.workers.values()
+            )
             starting = any(f.starting for f in self.pool.families.values())
-            await asyncio.sleep(TICK_SECONDS if busy or starting else _IDLE_TICK_SECONDS)
+            if busy or starting:
+                await asyncio.sleep(TICK_SECONDS)
+            else:
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _IDLE_TICK_SECONDS)
             count += 1
             self._look(memory=count % _MEMORY_TICKS == 0)
 
     def _look(self, *, memory: bool) -> None:
         now_ns = time.time_ns()
-        for worker in list(self._busy.values()):
+        for worker in list(self._schedule.busy.values()):
             now = worker.now()
             record = worker.assigned.get(now.seq)
             if record is None or not now.running or worker.dying:
@@ -502,7 +379,7 @@ class ProcessLauncher:
             if age > TICK_SECONDS and len(worker.assigned) > 1:
                 record.lane.learn(max(age, record.lane.seconds))
                 for taken in reversed(worker.take_back()):
-                    self._requeue(taken)
+                    self._schedule.again(taken)
             if record.timeout_seconds and age > record.timeout_seconds:
                 self._doom(worker, now, timed_out(record.timeout_seconds))
             elif memory and record.mem_limit:
@@ -518,7 +395,7 @@ class ProcessLauncher:
 
     def _doom(self, worker: WorkerProcess, now: Now, failure: Failure) -> None:
         if worker.now().seq == now.seq:
-            worker.doom = failure
+            worker.doom, worker.doom_seq = failure, now.seq
             worker.kill()
 
     def _end_idle_families(self) -> None:
@@ -533,40 +410,21 @@ class ProcessLauncher:
     # -- taking over from an earlier agent --------------------------------------------------------
 
     def _take_over(self) -> None:
-        """What an earlier agent's workers run (their pages say it), and what they ended (the spool says it)."""
-        for file in sorted(self.pool.folder.glob("*.json")):
-            about: dict[str, Any] = json.loads(file.read_text())
-            worker = self.pool.adopt(file.stem, about["family"])
-            if worker is None or not worker.now().running or worker.page is None:
-                continue
-            meta = worker.page.meta
-            key = key_of(meta["k"])
-            lane = worker.family.lane(meta["cpu"], meta["mem"])
-            record = Record(key, meta["d"], lane, meta["timeout"], meta["limit"], None)
-            record.worker, record.seq, record.announced = worker, worker.now().seq, True
-            worker.assigned[record.seq] = record
-            self._records[key] = record
-            self._found[key] = record.input_digest
-            self._occupy(worker, lane)
-        for file in sorted((self.pool.data_dir / "spool").glob("*.json")):
-            message: Message = json.loads(file.read_text())
+        for worker, record in running_attempts(self.pool):
+            self._records[record.key] = record
+            self._found[record.key] = record.input_digest
+            self._schedule.occupy(worker, record.lane)
+        for message in spooled_results(self.pool.data_dir):
             key = key_of(message["k"])
             self._found[key] = message["d"]
             record = self._records.get(key)
             if record is not None and record.worker is not None:
                 self._ended(record.worker, record, message)
             elif record is None:
-                family = self.pool.family(FamilyKey("", "", "", ()))
-                record = Record(key, message["d"], family.lane(0, 0), 0, 0, None)
+                nowhere = Lane(FamilyProcess(""), 0.0, 0)
+                record = Record(key, message["d"], nowhere, 0.0, 0, None)
                 self._records[key] = record
                 self._tell(end_of(message), record)
-
-    def _spooled(self, worker: WorkerProcess, now: Now) -> Message | None:
-        record = worker.assigned.get(now.seq)
-        if record is None:
-            return None
-        file = spool_file(self.pool.data_dir, parts_of(record.key))
-        return json.loads(file.read_text()) if file.exists() else None
 
 
 def _plain(artifact: Artifact | None) -> Message | None:
@@ -577,13 +435,3 @@ def _plain(artifact: Artifact | None) -> Message | None:
 
 def _at(failure: Failure, record: Record) -> Failure:
     return Failure(failure.owner, failure.kind, failure.message, record.key.node, failure.traceback)
-
-
-def _slice(worker: WorkerProcess, now: Now, stream: str, *, offset: int, limit: int) -> bytes:
-    kind, start = ("out", now.stdout_at) if stream == "stdout" else ("err", now.stderr_at)
-    try:
-        with worker.file(kind).open("rb") as file:
-            file.seek(start + offset)
-            return file.read(limit)
-    except OSError:
-        return b""

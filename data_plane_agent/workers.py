@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from whimbrel.runtime_frames import Decoder, Message, Now, StatePage, encode, start_time
+from whimbrel.runtime_frames import NEVER, Decoder, Message, Now, StatePage, encode, start_time
 from whimbrel.spec import Failure, sha256
 
 from data_plane_agent.launcher import AttemptKey
@@ -93,6 +93,7 @@ class WorkerProcess:
     ack_due: int = 0
     revoked_last: int = 0
     doom: Failure | None = None
+    doom_seq: int = 0
     dying: bool = False
     lost_at: float = 0.0
     exit_status: int | None = None
@@ -140,7 +141,7 @@ class WorkerProcess:
         begun = self.page.now.seq
         taken = [record for seq, record in self.assigned.items() if seq > begun]
         if not taken:
-            self.page.revoked_from = (1 << 63) - 1
+            self.page.revoked_from = NEVER
             return []
         self.revoked_last = taken[-1].seq
         for record in taken:
@@ -152,7 +153,7 @@ class WorkerProcess:
         """It met a task that was taken back; a record is returned when nobody else has it."""
         if seq == self.revoked_last and self.page is not None:
             self.revoked_last = 0
-            self.page.revoked_from = (1 << 63) - 1
+            self.page.revoked_from = NEVER
         return self.assigned.pop(seq, None)
 
     def forget_files(self) -> None:
