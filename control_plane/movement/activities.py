@@ -105,7 +105,7 @@ class MovementSteps:
                 await count_taken(connection, taken=len(fenced), **session)
         rows = [*half_way, *fenced]
         if not rows:
-            return Taken(taken=0, waiting=0)
+            return Taken(taken=0, waiting=0, left=bool(owned))
         crash_point("takeover.after_fence")
         snapshot = await self.router.snapshot()
         await self.reach.declare(rows, snapshot=snapshot, lost=batch.cluster)

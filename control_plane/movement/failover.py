@@ -41,7 +41,7 @@ class ClusterFailoverWorkflow:
         for _ in range(BATCHES_A_RUN):
             begun = workflow.now()
             taken = await self._take_over(story)
-            if taken.taken == 0:
+            if taken.taken == 0 and not taken.left:
                 # 3. what became of it
                 return await self._summarize(story)
             story = dataclasses.replace(

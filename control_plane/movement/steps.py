@@ -89,10 +89,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """`taken` rows were fenced away or found half-way; `waiting` of them found no place."""
+    """`taken` rows were fenced away or found half-way; `waiting` of them found no place. `left`:
+    there may be more although nothing was taken, because what was seen changed meanwhile."""
 
     taken: int
     waiting: int
+    left: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,14 @@ async def test_only_what_the_lost_session_owns_is_taken(world: World) -> None:
     assert await world.phase(ended) == "SUCCEEDED"
 
 
+async def test_ended_runs_do_not_fill_a_batch(world: World) -> None:
+    await world.run("a-ended", phase="SUCCEEDED")
+    run = await world.run("b-running")
+    one = dataclasses.replace(LOST, limit=1)
+    assert await world.steps.take_over_batch(one) == Taken(taken=1, waiting=0)
+    assert await world.fence(run) == (3, "eu-west")
+
+
 async def test_a_repeated_batch_changes_nothing(world: World) -> None:
     run = await world.run("run")
     await world.steps.take_over_batch(LOST)

@@ -134,7 +134,11 @@ async def told(client: Client, id: str, answer: type) -> object:
 
 async def test_a_failover_takes_batches_until_nothing_is_left(server: TemporalServer) -> None:
     steps = Remembered()
-    steps.batches = [Taken(taken=10, waiting=1), Taken(taken=4, waiting=0)]
+    steps.batches = [
+        Taken(taken=10, waiting=1),
+        Taken(taken=0, waiting=0, left=True),
+        Taken(taken=4, waiting=0),
+    ]
     async with movement(server, steps) as (stories, client):
         await stories.lost("plain", 1, since_ns=5)
         summary = await told(client, "failover/plain/1", Summary)
