@@ -8,10 +8,8 @@ next owner says UNREACHABLE itself.
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.errors import Unreachable
 from whimbrel.spec import Artifact, WorkflowSpec
@@ -22,7 +20,6 @@ from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.declare import declare_unreachable, live_outputs
 from control_plane.ledger.fence import FenceRow, locked
-from control_plane.ledger.store import NodeState
 from control_plane.movement.lineage import to_declare
 from control_plane.registry.graphs import Graphs
 from control_plane.routing.port import Router, Snapshot
@@ -30,7 +27,6 @@ from control_plane.routing.port import Router, Snapshot
 log = logging.getLogger(__name__)
 
 EXECUTION = table(Execution)
-STATE = table(NodeState)
 
 QUESTION = 1000
 """Artifacts of one question to an agent: about 300 KiB of message, some seconds of HEAD
@@ -67,16 +63,14 @@ class Reach:
                 if any(artifact.uri in gone for artifact in artifacts)
             }
             reasons = to_declare(item.graph, live=item.outputs.keys(), unreadable=unreadable)
-            kept = item.outputs.keys() - reasons.keys()
-            if reasons or kept:
+            if reasons:
                 async with self.database.write() as connection:
                     # Somebody else has decided meanwhile: what is live is theirs to judge.
                     if (await locked(connection, [item.row.execution])) == {
                         item.row.execution: item.row
                     }:
                         await declare_unreachable(connection, item.row.execution, reasons)
-                        await keep(connection, item.row.execution, kept)
-                        await tell(connection, story(item, reasons, len(kept)))
+                        await tell(connection, [entry(item, reasons)])
 
     async def _load(self, connection: AsyncConnection, row: FenceRow) -> Held:
         found = await connection.execute(
@@ -127,37 +121,13 @@ class Reach:
         return gone
 
 
-def story(item: Held, reasons: Mapping[str, str], kept: int) -> list[Entry]:
-    if not reasons:
-        return []
+def entry(item: Held, reasons: Mapping[str, str]) -> Entry:
+    """Which nodes are kept shows in the run's view: their outputs are older than its placement."""
+    kept = len(item.outputs) - len(reasons)
     names = ", ".join(sorted(reasons)[:10]) + (", ..." if len(reasons) > 10 else "")
-    return [
-        Entry(
-            item.row.execution,
-            item.row.epoch,
-            "unreachable",
-            "",
-            f"{kept} nodes kept, {len(reasons)} computed again: {names}",
-        )
-    ]
-
-
-async def keep(connection: AsyncConnection, execution: str, nodes: Iterable[str]) -> None:
-    """Says of each node that its output crossed the takeover."""
-    rows = [
-        {"execution": execution, "node": node, "phase": "SUCCEEDED", "lineage": "kept"}
-        for node in sorted(nodes)
-    ]
-    if not rows:
-        return
-    insert: Any = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(STATE).values(
-        attempt=0, epoch=0, cluster="", started_ns=0, ended_ns=0, error="", user_failures=0,
-        system_failures=0, failed_attempt=0, stdout="", stderr="",
-    )  # fmt: skip
-    await connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["execution", "node"], set_={"lineage": statement.excluded.lineage}
-        ),
-        rows,
+    return Entry(
+        item.row.execution,
+        item.row.epoch,
+        "unreachable",
+        text=f"{kept} nodes kept, {len(reasons)} computed again: {names}",
     )
