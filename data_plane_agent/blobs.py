@@ -1,6 +1,8 @@
-"""The region's object store for the agent: writes below its root, reads any artifact by its absolute address.
+"""The region's object store for the agent: writes below its root, reads any artifact by its
+absolute address.
 
-Used by the process launcher (logs of a task that died) and by the session (which of these artifacts can't you read?).
+Used by the process launcher (logs of a task that died) and by the session (which of these artifacts
+can't you read?).
 """
 
 import asyncio
@@ -22,12 +24,14 @@ from whimbrel.runtime_store import (
 from whimbrel.spec import Artifact
 
 PROBE_SECONDS = 5.0
-"""For one artifact. Too short calls a slow store unreadable and computes again; too long delays a failover."""
+"""For one artifact. Too short calls a slow store unreadable and computes again; too long delays a
+failover."""
 _PROBES_AT_ONCE = 32
 
 
 class Blobs:
-    """`root` is the store's URL, e.g. file:///data/us-east/store; a local folder is made when it is missing."""
+    """`root` is the store's URL, e.g. file:///data/us-east/store; a local folder is made when it is
+    missing."""
 
     def __init__(self, root: str, *, region: str) -> None:
         self.root = root.rstrip("/")

@@ -1,6 +1,8 @@
-"""What an earlier agent left on this machine: attempts that still run, by their workers' pages, and spooled results.
+"""What an earlier agent left on this machine: attempts that still run, by their workers' pages, and
+spooled results.
 
-Asked once by `processes.py` when it opens. Needs no answer from a worker, which may be deep in user code.
+Asked once by `processes.py` when it opens. Needs no answer from a worker, which may be deep in user
+code.
 """
 
 import json

@@ -1,4 +1,5 @@
-"""What a worker said about an attempt, as the launcher's events; one function, both for messages and for the spool.
+"""What a worker said about an attempt, as the launcher's events; one function, both for messages
+and for the spool.
 
 Called by `processes.py`; the messages are made in `whimbrel.runtime_worker`.
 """
@@ -26,7 +27,15 @@ def prefix_of(key: AttemptKey) -> str:
 
 
 def artifact_of(fields: Mapping[str, Any]) -> Artifact:
-    return Artifact(**{**fields, "allowed_regions": tuple(fields.get("allowed_regions", ()))})
+    allowed: list[str] = fields.get("allowed_regions", [])
+    return Artifact(
+        fields["uri"],
+        fields["sha256"],
+        fields["bytes"],
+        fields["region"],
+        fields["kind"],
+        tuple(allowed),
+    )
 
 
 def end_of(message: Message) -> Finished | Broke:

@@ -1,4 +1,5 @@
-"""What a worker used and how it ended: memory of a process with its children, the kernel's OOM count, exit statuses.
+"""What a worker used and how it ended: memory of a process with its children, the kernel's OOM
+count, exit statuses.
 
 Asked by `processes.py` every few milliseconds; knows /proc and nothing of launchers.
 """
@@ -15,7 +16,8 @@ _OWN_SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, si
 
 
 def used_memory(pid: int) -> int:
-    """Bytes resident in the process, and what its descendants hold beyond the pages they share with it."""
+    """Bytes resident in the process, and what its descendants hold beyond the pages they share with
+    it."""
     return _statm(pid)[0] + sum(
         resident - shared for resident, shared in map(_private, _descendants(pid))
     )
@@ -53,7 +55,8 @@ def timed_out(seconds: float) -> Failure:
 
 
 def why_it_ended(status: int | None, *, oom: bool) -> Failure:
-    """`status` as of os.waitstatus_to_exitcode, None when nobody could tell; `oom`: the kernel killed for memory."""
+    """`status` as of os.waitstatus_to_exitcode, None when nobody could tell; `oom`: the kernel
+    killed for memory."""
     match status:
         case int() if status >= 0:
             return Failure(Owner.USER, "exited", f"exited with status {status} without a result")

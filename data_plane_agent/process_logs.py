@@ -1,4 +1,5 @@
-"""What an attempt has written so far to stdout and stderr, read from its worker's files from where it began.
+"""What an attempt has written so far to stdout and stderr, read from its worker's files from where
+it began.
 
 Used by `processes.py` for live reading, and to keep the logs of an attempt whose worker died.
 """

@@ -1,4 +1,5 @@
-"""The processes behind the launcher: families started and asked to import and fork, workers met, lost and buried.
+"""The processes behind the launcher: families started and asked to import and fork, workers met,
+lost and buried.
 
 Owned by `processes.py`, which is told through `Ears`; decides nothing about attempts.
 """
@@ -31,15 +32,18 @@ from data_plane_agent.workers import (
 log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 30.0
-"""From asking for a fork to hearing from it. Too short forks twice on a busy machine, too long leaves tasks waiting."""
+"""From asking for a fork to hearing from it. Too short forks twice on a busy machine, too long
+leaves tasks waiting."""
 EXIT_SECONDS = 2.0
 """From a worker's silence to its burial without knowing how it ended."""
 LAST_WORDS_SECONDS = 0.3
-"""From its known end to its burial while its socket stays open, as a child of its own may keep it."""
+"""From its known end to its burial while its socket stays open, as a child of its own may keep
+it."""
 FAMILY_TRIES = 3
 
 FetchBundle = Callable[[str], Awaitable[Path]]
-"""Digest to the folder of extracted code, or to the archive; WhimbrelError of the user's if it is no good."""
+"""Digest to the folder of extracted code, or to the archive; WhimbrelError of the user's if it is
+no good."""
 
 
 class Ears(Protocol):
@@ -115,9 +119,8 @@ class Pool:
             connection.peer = None
             if connection.transport is not None:
                 connection.transport.close()
-        for family in [*self.families.values(), *self._leaving]:
-            while kill and family.pid and family.reap() is None:
-                await asyncio.sleep(0.005)
+        if kill:
+            await self._gone()
 
     def family(self, key: FamilyKey) -> FamilyProcess:
         family = self._by_key.get(key)
@@ -201,6 +204,16 @@ class Pool:
             elif (family.starting or overdue) and family.pid:
                 self._check(family)
         self._leaving = [family for family in self._leaving if family.reap() is None]
+
+    async def _gone(self) -> None:
+        """Wait, not for ever, until the kernel has taken what was killed."""
+        deadline = self._loop.time() + EXIT_SECONDS
+        families = [family for family in [*self.families.values(), *self._leaving] if family.pid]
+        while self._loop.time() < deadline:
+            families = [family for family in families if family.reap() is None]
+            if not families and not any(worker.alive() for worker in self.workers.values()):
+                return
+            await asyncio.sleep(0.005)
 
     def _known(self, family_id: str) -> FamilyProcess:
         if family_id not in self.families:

@@ -1,4 +1,5 @@
-"""Which waiting attempt goes to which worker next: slots and requests first, lanes in turn, then tasks ahead.
+"""Which waiting attempt goes to which worker next: slots and requests first, lanes in turn, then
+tasks ahead.
 
 Owned by `processes.py`; asks `process_pool.py` for imports and forks, hands frames to `workers.py`.
 """
@@ -19,7 +20,8 @@ class Processes(Protocol):
 
 
 class Schedule:
-    """`busy` workers hold a slot and the requests of their lane until nothing is assigned to them."""
+    """`busy` workers hold a slot and the requests of their lane until nothing is assigned to
+    them."""
 
     def __init__(self, processes: Processes, *, slots: int, allocatable: Resources) -> None:
         self.busy: dict[str, WorkerProcess] = {}
@@ -120,7 +122,8 @@ class Schedule:
                 self._waiting.append(lane)
 
     def _hand_out_ahead(self, gifts: dict[WorkerProcess, list[Message]]) -> None:
-        """Short tasks of the only lane that waits; with several, a worker must run dry for the next one's turn."""
+        """Short tasks of the only lane that waits; with several, a worker must run dry for the next
+        one's turn."""
         if len(self._waiting) != 1 or not self._waiting[0].fast:
             return
         lane = self._waiting[0]

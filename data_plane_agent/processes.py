@@ -1,7 +1,8 @@
 """The process launcher: attempts in, events out, with this machine's processes in between.
 
-Called by the engine through `launcher.py`; hands attempts to warm workers (`workers.py`) that `process_pool.py` keeps.
-A task costs a message; a crash costs a worker; limits are kept here, by killing.
+Called by the engine through `launcher.py`; hands attempts to warm workers (`workers.py`) that
+`process_pool.py` keeps. A task costs a message; a crash costs a worker; limits are kept here, by
+killing.
 """
 
 import asyncio
@@ -53,9 +54,11 @@ _IDLE_TICK_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """`slots`: attempts at once. `cpu` and `mem_bytes`: what their requests may add up to, 0 = the whole machine.
+    """`slots`: attempts at once. `cpu` and `mem_bytes`: what their requests may add up to, 0 = the
+    whole machine.
 
-    `idle_seconds` until an unused family ends: too short imports again and again, too long keeps memory.
+    `idle_seconds` until an unused family ends: too short imports again and again, too long keeps
+    memory.
     """
 
     data_dir: Path
@@ -71,7 +74,8 @@ class ProcessSettings:
 
 
 class ProcessLauncher:
-    """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the work to the next agent."""
+    """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the work to
+    the next agent."""
 
     def __init__(self, settings: ProcessSettings, *, fetch_bundle: FetchBundle) -> None:
         self.settings = settings
@@ -126,7 +130,8 @@ class ProcessLauncher:
         self._pump_soon()
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
-        """`Found` also names attempts that have ended meanwhile: their end follows in the next batch."""
+        """`Found` also names attempts that have ended meanwhile: their end follows in the next
+        batch."""
         yield [Found(self._found)]
         while True:
             await self._news.wait()
@@ -276,7 +281,8 @@ class ProcessLauncher:
                 log.warning("worker %s said what nobody understands: %s", worker.name, message)
 
     def dead(self, worker: WorkerProcess) -> None:
-        """Its process is gone: what it ran is broken, what it had not begun goes back to the row."""
+        """Its process is gone: what it ran is broken, what it had not begun goes back to the
+        row."""
         now = worker.now()
         running = worker.assigned.get(now.seq)
         spooled = running and spooled_result(self.pool.data_dir, running.key)

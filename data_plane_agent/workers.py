@@ -1,6 +1,8 @@
-"""Families and workers as the launcher sees them: a process, its socket, its page of memory, what it was given.
+"""Families and workers as the launcher sees them: a process, its socket, its page of memory, what
+it was given.
 
-Driven by `processes.py`; the other end is `whimbrel.runtime` (the family) and `whimbrel.runtime_worker` (a worker).
+Driven by `processes.py`; the other end is `whimbrel.runtime` (the family) and
+`whimbrel.runtime_worker` (a worker).
 """
 
 import asyncio
@@ -20,9 +22,11 @@ from whimbrel.spec import Failure, sha256
 from data_plane_agent.launcher import AttemptKey
 
 FAST_SECONDS = 0.005
-"""Tasks of a lane that are shorter on average are handed out ahead. Longer ones gain nothing from it."""
+"""Tasks of a lane that are shorter on average are handed out ahead. Longer ones gain nothing from
+it."""
 AHEAD = 16
-"""Tasks in a worker's hands at most. Fewer leave it waiting for messages, more only wait in another place."""
+"""Tasks in a worker's hands at most. Fewer leave it waiting for messages, more only wait in another
+place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,8 @@ class FamilyKey:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """One attempt from `start` until its end was told. `frame` is None for one adopted from an earlier agent."""
+    """One attempt from `start` until its end was told. `frame` is None for one adopted from an
+    earlier agent."""
 
     key: AttemptKey
     input_digest: str
@@ -76,7 +81,8 @@ class Lane:
 
 @dataclass(eq=False, slots=True)
 class WorkerProcess:
-    """`assigned` by number, in order; the first is what runs. `doom` is why the launcher killed it."""
+    """`assigned` by number, in order; the first is what runs. `doom` is why the launcher killed
+    it."""
 
     name: str
     family: "FamilyProcess"
@@ -192,7 +198,8 @@ class FamilyProcess:
             self.transport.write(encode(message))
 
     def reap(self) -> int | None:
-        """Exit status if the process has ended (negative: by that signal), None while it lives or if not ours."""
+        """Exit status if the process has ended (negative: by that signal), None while it lives or
+        if not ours."""
         if not self.pid:
             return None
         try:
@@ -203,7 +210,8 @@ class FamilyProcess:
 
 
 def spawn_family(seat: Message, *, environment: Mapping[str, str], log: Path) -> int:
-    """The process id of a new family. Its own session: what stops the agent must not stop the work."""
+    """The process id of a new family. Its own session: what stops the agent must not stop the
+    work."""
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL_")
     }
@@ -222,7 +230,8 @@ def spawn_family(seat: Message, *, environment: Mapping[str, str], log: Path) ->
 
 
 class Connection(asyncio.Protocol):
-    """One process that dialled in. What it says goes to `heard`, batch by batch; its end to `ended`."""
+    """One process that dialled in. What it says goes to `heard`, batch by batch; its end to
+    `ended`."""
 
     def __init__(
         self,

@@ -1,7 +1,9 @@
-"""Inside the task's side of the process launcher: a family imports the user's code once and forks workers from it.
+"""Inside the task's side of the process launcher: a family imports the user's code once and forks
+workers from it.
 
-Started by `data_plane_agent/processes.py` as `python -P -m whimbrel.runtime family {JSON}`; tells it what was imported,
-which workers ended and how; hands each fork to `runtime_worker.py`. No thread may exist here: forks copy only one.
+Started by `data_plane_agent/processes.py` as `python -P -m whimbrel.runtime family {JSON}`; tells
+it what was imported, which workers ended and how; hands each fork to `runtime_worker.py`. No thread
+may exist here: forks copy only one.
 """
 
 import contextlib
@@ -24,7 +26,8 @@ from whimbrel.runtime_worker import Seat
 
 
 class Family:
-    """The parent process. Ends when it is told to, or when no agent came back for `orphan_seconds`."""
+    """The parent process. Ends when it is told to, or when no agent came back for
+    `orphan_seconds`."""
 
     def __init__(self, seat: Seat) -> None:
         self.seat = seat
@@ -40,7 +43,8 @@ class Family:
         signal.set_wakeup_fd(wake_end)
 
     def run(self) -> str:
-        """Returns the name of the worker to be in a forked child, "" when the family's time is over."""
+        """Returns the name of the worker to be in a forked child, "" when the family's time is
+        over."""
         while self._agent or self._connect():
             agent = self._agent
             if agent is None:

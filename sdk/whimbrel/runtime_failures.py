@@ -1,6 +1,8 @@
-"""Whose fault it was: what user code raised, as an owner, a kind, one line to act on and the user's own frames.
+"""Whose fault it was: what user code raised, as an owner, a kind, one line to act on and the user's
+own frames.
 
-Called by `runtime_worker.py` for tasks and by `runtime.py` for imports; the agent turns the answer into `Broke`.
+Called by `runtime_worker.py` for tasks and by `runtime.py` for imports; the agent turns the answer
+into `Broke`.
 """
 
 import traceback

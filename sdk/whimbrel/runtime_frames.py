@@ -1,7 +1,9 @@
-"""How agent and worker talk: JSON messages behind a 4-byte length, and one page of memory both can see.
+"""How agent and worker talk: JSON messages behind a 4-byte length, and one page of memory both can
+see.
 
-Used by `runtime_worker.py` inside the task process and by `data_plane_agent/workers.py` at the other end of the socket.
-The page says what a worker runs *now*, which its socket can't while user code has the interpreter.
+Used by `runtime_worker.py` inside the task process and by `data_plane_agent/workers.py` at the
+other end of the socket. The page says what a worker runs *now*, which its socket can't while user
+code has the interpreter.
 """
 
 import json
@@ -52,7 +54,8 @@ class Decoder:
 
 
 def socket_path(path: Path) -> str:
-    """A path the kernel takes for a Unix socket (at most 107 bytes): long folders go through a descriptor."""
+    """A path the kernel takes for a Unix socket (at most 107 bytes): long folders go through a
+    descriptor."""
     if len(os.fsencode(path)) <= _UNIX_PATH_LIMIT:
         return str(path)
     folder = os.open(
@@ -93,9 +96,10 @@ class Now:
 class StatePage:
     """One file, mapped by the worker and by its agent; it outlives both.
 
-    Taking back a queued task needs no answer from a worker that is busy: the agent lowers `revoked_from` and then
-    looks at what has begun; the worker announces what it begins and then looks at `revoked_from`. Whoever comes second
-    sees the other, so a task never starts at a worker it was taken from (Dekker's rule: write first, then look).
+    Taking back a queued task needs no answer from a worker that is busy: the agent lowers
+    `revoked_from` and then looks at what has begun; the worker announces what it begins and then
+    looks at `revoked_from`. Whoever comes second sees the other, so a task never starts at a worker
+    it was taken from (Dekker's rule: write first, then look).
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
@@ -111,7 +115,8 @@ class StatePage:
             _REVOKED.pack_into(self._map, _REVOKED_AT, NEVER)
 
     def begin(self, now: Now, meta: bytes) -> bool:
-        """Worker: announce a task; False when it has been taken back (and is then not announced)."""
+        """Worker: announce a task; False when it has been taken back (and is then not
+        announced)."""
         if len(meta) <= _PAGE - _META_AT - 4:
             struct.pack_into(f"<I{len(meta)}s", self._map, _META_AT, len(meta), meta)
         _RUN.pack_into(self._map, 0, now.seq, 1, now.started_ns, now.stdout_at, now.stderr_at)
@@ -150,7 +155,8 @@ class StatePage:
 
 
 def start_time(pid: int) -> int:
-    """Kernel ticks at which the process began, 0 if it is gone: a process id alone may name another by now."""
+    """Kernel ticks at which the process began, 0 if it is gone: a process id alone may name another
+    by now."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:

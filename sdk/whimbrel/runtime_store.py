@@ -1,13 +1,14 @@
-"""The region's object store as one attempt of a task sees it: fresh keys to write, absolute addresses to read.
+"""The region's object store as one attempt of a task sees it: fresh keys to write, absolute
+addresses to read.
 
-Used by `runtime_worker.py` for files, large outputs, logs and checkpoints. obstore is imported at the first use, in the
-worker and never before the fork: it brings threads.
+Used by `runtime_worker.py` for files, large outputs, logs and checkpoints. obstore is imported at
+the first use, in the worker and never before the fork: it brings threads.
 """
 
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,8 @@ def open_store(url: str) -> "ObjectStore":
 
 
 def locate(uri: str) -> tuple["ObjectStore", str]:
-    """The store that holds an object, and its path in there. ValueError when it is no address of an object."""
+    """The store that holds an object, and its path in there. ValueError when it is no address of an
+    object."""
     from obstore.store import LocalStore, from_url
 
     parts = urlsplit(uri)
@@ -70,7 +72,8 @@ def first_line(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class AttemptStore:
-    """`prefix` is {execution}/{node}/{attempt}/{epoch}: with a random part behind it no key is written twice."""
+    """`prefix` is {execution}/{node}/{attempt}/{epoch}: with a random part behind it no key is
+    written twice."""
 
     root: str
     region: str
@@ -96,7 +99,8 @@ class AttemptStore:
             return bytes(obstore.get(store, path).bytes())
 
     def get_file(self, artifact: Artifact, target: Path) -> Path:
-        """Copies the object to `target`; bytes that are not those of `artifact.sha256` are unreadable."""
+        """Copies the object to `target`; bytes that are not those of `artifact.sha256` are
+        unreadable."""
         import obstore
 
         digest = hashlib.sha256()
@@ -130,7 +134,7 @@ class AttemptStore:
 
 
 @contextmanager
-def _reading(uri: str) -> Iterator[None]:
+def _reading(uri: str) -> Generator[None]:
     import obstore
 
     try:

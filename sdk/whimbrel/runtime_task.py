@@ -1,6 +1,8 @@
-"""One attempt of one task: JSON inputs to the user's function to a JSON outputs document, or whose fault it was.
+"""One attempt of one task: JSON inputs to the user's function to a JSON outputs document, or whose
+fault it was.
 
-Called by `runtime_worker.py` with what the agent sent; the answer is what the agent's events are made from.
+Called by `runtime_worker.py` with what the agent sent; the answer is what the agent's events are
+made from.
 """
 
 import importlib
@@ -8,12 +10,20 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from whimbrel.runtime_failures import describe, unreadable_uris
 from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import AttemptStore
-from whimbrel.spec import INLINE_LIMIT, Artifact, Failure, by_content, canonical, sha256
+from whimbrel.spec import (
+    ARTIFACT_KEY,
+    INLINE_LIMIT,
+    Artifact,
+    Failure,
+    by_content,
+    canonical,
+    sha256,
+)
 
 SaveCheckpoint = Callable[[list[str | int], Artifact], None]
 
@@ -78,15 +88,15 @@ def _done(document: Message, store: AttemptStore) -> Message:
     }
 
 
-def _artifacts(value: Any) -> Iterator[Message]:
+def _artifacts(value: object) -> Iterator[Message]:
     match value:
-        case {"$artifact": dict(fields)} if len(value) == 1:  # pyright: ignore[reportUnknownArgumentType] JSON
-            yield fields
+        case {"$artifact": _}:
+            yield cast(dict[str, Message], value)[ARTIFACT_KEY]
         case dict():
-            for item in value.values():  # pyright: ignore[reportUnknownVariableType] JSON
+            for item in cast(dict[str, object], value).values():
                 yield from _artifacts(item)
         case list():
-            for item in value:  # pyright: ignore[reportUnknownVariableType] JSON
+            for item in cast(list[object], value):
                 yield from _artifacts(item)
         case _:
             return

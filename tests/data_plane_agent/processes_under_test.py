@@ -1,7 +1,7 @@
-"""A launcher with a real code folder and a real store below one directory, and what tests ask of it."""
+"""A launcher with real code and a real store below one directory, and what tests ask of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -11,7 +11,8 @@ from whimbrel.spec import Artifact, Interface, Resources, TaskSpec
 from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Finished
 from data_plane_agent.processes import ProcessLauncher, ProcessSettings
 
-DEADLINE = 8.0
+DEADLINE = 60.0
+NOTHING_SAID = Resources()
 
 
 class Region:
@@ -49,8 +50,8 @@ def attempt(
     node: str = "n",
     number: int = 1,
     inputs: Mapping[str, Any] | None = None,
-    limits: Resources = Resources(),
-    requests: Resources = Resources(),
+    limits: Resources = NOTHING_SAID,
+    requests: Resources = NOTHING_SAID,
     timeout: float = 0.0,
     environment: Mapping[str, str] | None = None,
     checkpoint: Artifact | None = None,
@@ -89,9 +90,18 @@ def ends(seen: Sequence[AttemptEvent]) -> dict[str, Finished | Broke]:
     return {event.key.node: event for event in seen if isinstance(event, Finished | Broke)}
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Another process makes it true."""
+    async with asyncio.timeout(DEADLINE):
+        while not condition():  # noqa: ASYNC110 nothing in this process could tell
+            await asyncio.sleep(0.01)
+
+
 async def appears(path: Path) -> str:
     """What the task wrote there, once it has."""
-    async with asyncio.timeout(DEADLINE):
-        while not path.exists() or not path.read_text():  # noqa: ASYNC110 another process writes it
-            await asyncio.sleep(0.01)
-    return path.read_text()
+    await eventually(lambda: path.exists() and path.read_text().endswith("\n"))
+    return path.read_text().strip()
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/fd/0").exists()

@@ -63,11 +63,14 @@ def test_whose_fault(error: BaseException, owner: Owner, kind: str, message: str
 
 
 def test_an_unreadable_input_is_seen_through_the_users_own_error() -> None:
-    with pytest.raises(RuntimeError) as caught:
+    def load() -> None:
         try:
             raise UnreadableInput("file:///gone", "not there")
         except OSError as error:
             raise RuntimeError("my load failed") from error
+
+    with pytest.raises(RuntimeError) as caught:
+        load()
     assert describe(caught.value, inside="/nowhere").kind == "unreadable_input"
     assert unreadable_uris(caught.value) == ["file:///gone"]
 

@@ -1,10 +1,9 @@
-"""Work that outlives its agent: a launcher that dies in mid-task, and the next one on the same folder."""
+"""Work that outlives its agent: a launcher killed in mid-task, and the next on the same folder."""
 
 import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from whimbrel.runtime_frames import Now, StatePage
 from data_plane_agent.launcher import Broke, Finished, Found
 from tests.data_plane_agent.processes_under_test import (
     Region,
+    alive,
     appears,
     attempt,
     ends,
+    eventually,
     until_ended,
 )
 
@@ -49,8 +50,14 @@ async def main() -> None:
     await anext(events)
     marks = region.marks
     await launcher.start(
-        [attempt("flow:wait_for", node=f"n{i}", inputs={"mark": str(marks / f"m{i}"), "go": str(marks / f"go{i}")})
-         for i in range(4)]
+        [
+            attempt(
+                "flow:wait_for",
+                node=f"n{i}",
+                inputs={"mark": str(marks / f"m{i}"), "go": str(marks / f"go{i}")},
+            )
+            for i in range(4)
+        ]
     )
     while True:
         await anext(events)
@@ -68,12 +75,13 @@ def region(tmp_path: Path) -> Region:
 
 async def agent_killed_in_mid_task(region: Region) -> list[int]:
     """Two of four tasks run in an agent that is then killed; returns the workers' process ids."""
-    agent = subprocess.Popen([sys.executable, "-c", AGENT, str(region.root)])
+    command = [sys.executable, "-c", AGENT, str(region.root)]
+    agent = await asyncio.create_subprocess_exec(*command)
     try:
         pids = [int(await appears(region.marks / f"m{i}")) for i in range(2)]
     finally:
         agent.send_signal(signal.SIGKILL)
-        agent.wait()
+        await agent.wait()
     return pids
 
 
@@ -117,9 +125,7 @@ async def test_what_ended_without_an_agent_is_told(region: Region) -> None:
     await agent_killed_in_mid_task(region)
     (region.marks / "go0").touch()
     spool = region.root / "agent" / "spool"
-    async with asyncio.timeout(30):
-        while not list(spool.glob("*.json")):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: bool(list(spool.glob("*.json"))))
     launcher = region.launcher()
     await launcher.open()
     events = launcher.watch()
@@ -129,9 +135,7 @@ async def test_what_ended_without_an_agent_is_told(region: Region) -> None:
     assert set(ends(await until_ended(events, 1))) == {"n0"}
     assert list(spool.iterdir())  # kept until whoever was told asks for what came next
     further = asyncio.ensure_future(anext(events))
-    async with asyncio.timeout(30):
-        while list(spool.iterdir()):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not list(spool.iterdir()))
     further.cancel()
     await launcher.close(kill=True)
 
@@ -148,7 +152,7 @@ async def test_a_worker_that_dies_after_adoption_is_lost(region: Region) -> None
     assert end.failure.kind == "worker_lost"
     assert end.logs.stdout is not None
     await launcher.close(kill=True)
-    assert not Path(f"/proc/{pids[1]}/fd/0").exists()
+    assert not alive(pids[1])
 
 
 async def test_adopted_work_can_be_cancelled(region: Region) -> None:
@@ -159,10 +163,8 @@ async def test_adopted_work_can_be_cancelled(region: Region) -> None:
     (found,) = await anext(events)
     assert isinstance(found, Found)
     await launcher.cancel(list(found.running))
-    async with asyncio.timeout(30):
-        while launcher.capacity().running:
-            await asyncio.sleep(0.01)
-    assert not any(Path(f"/proc/{pid}/fd/0").exists() for pid in pids)
+    await eventually(lambda: launcher.capacity().running == 0)
+    assert not any(map(alive, pids))
     await launcher.close(kill=True)
 
 
