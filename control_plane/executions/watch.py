@@ -20,8 +20,8 @@ from control_plane.registry.graphs import Graphs
 EXECUTION = table(Execution)
 LOOK_SECONDS = 0.5
 PAUSE_SECONDS = 0.1
-"""Least time between two views of a run that goes on. A view of a large graph costs, so the pause is
-also at least ten times what the last one took."""
+"""Least time between two views of a run that goes on. A view of a large graph costs, so the pause
+is also at least ten times what the last one took."""
 
 
 class Watch:

@@ -1,0 +1,90 @@
+"""Logs of a run's nodes: read in the region that has them, through the router, and passed on.
+
+Called by `rpc.py`; the control plane keeps no user bytes.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from whimbrel.errors import NotFound, Refused, Unreachable
+
+from control_plane.executions.service import Executions
+from control_plane.executions.view import NodeView, View
+from control_plane.routing.port import LogPlace, Router
+
+PIECE = 256 * 1024
+LOOK_SECONDS = 0.5
+"""Between two looks for more of a log that is followed."""
+
+STREAMS = ("stdout", "stderr")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    node: str
+    attempt: int
+    stream: str
+    data: bytes
+
+
+@dataclass(slots=True)
+class Reading:
+    """How far one stream of one attempt has been read."""
+
+    offset: int = 0
+    ended: bool = False
+
+
+class Logs:
+    def __init__(self, executions: Executions, router: Router) -> None:
+        self._executions = executions
+        self._router = router
+
+    async def read(
+        self, execution: str, *, node: str = "", attempt: int = 0, follow: bool = False
+    ) -> AsyncIterator[Piece]:
+        read: dict[tuple[str, int, str], Reading] = {}
+        while True:
+            view = await self._executions.get(execution)
+            for item in wanted(view, node):
+                for stream in STREAMS:
+                    key = (item.id, attempt or item.attempt, stream)
+                    reading = read.setdefault(key, Reading())
+                    async for piece in self._rest(view, item, key, reading, strict=not follow):
+                        yield piece
+            if not follow or view.phase.terminal:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _rest(
+        self, view: View, node: NodeView, key: tuple[str, int, str], reading: Reading, *,
+        strict: bool,
+    ) -> AsyncIterator[Piece]:  # fmt: skip
+        name, attempt, stream = key
+        place = LogPlace(view.id, name, attempt, stream)
+        while not reading.ended:
+            try:
+                part = await self._router.read_log(
+                    node.cluster, place, offset=reading.offset, limit=PIECE
+                )
+            except (Unreachable, Refused):
+                # While it is followed the cluster may come back, or the node run elsewhere.
+                if strict:
+                    raise
+                return
+            reading.offset += len(part.data)
+            reading.ended = part.end and not part.data
+            if not part.data:
+                return
+            yield Piece(name, part.attempt or attempt, stream, part.data)
+
+
+def wanted(view: View, node: str) -> list[NodeView]:
+    """Nodes that ran at all; a name that is not in the graph is said so."""
+    if node and node not in [item.id for item in view.nodes]:
+        raise NotFound(
+            f"{view.id} has no node {node!r}",
+            remedy=f"its nodes are: {', '.join(item.id for item in view.nodes)}",
+        )
+    return [item for item in view.nodes if item.cluster and node in ("", item.id)]

@@ -1,0 +1,211 @@
+"""What a crash left: taken up from the rows alone, no timer in memory.
+
+Runs in every replica beside the servers; each rung finds its rows and hands them to dispatch,
+delivery, the router or movement, all of which are idempotent, so two sweepers do no harm.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from whimbrel.errors import Unreachable
+from whimbrel.spec import Assignment, Failure, Owner, Phase
+
+from control_plane import documents
+from control_plane.database import Database, table
+from control_plane.executions.changes import Changes
+from control_plane.executions.delivery import Delivery
+from control_plane.executions.dispatch import Dispatch
+from control_plane.executions.dispatcher import Dispatcher
+from control_plane.executions.lifecycle import move
+from control_plane.executions.store import Execution
+from control_plane.executions.timeline import Entry, tell
+from control_plane.ledger.fence import FENCE, end
+from control_plane.routing.port import Movement, Router
+
+LOG = logging.getLogger(__name__)
+EXECUTION = table(Execution)
+SECOND = 1_000_000_000
+BATCH = 1000
+
+FRESH_SECONDS = 1.0
+"""Rows younger than this are still in the hands of who wrote them. Shorter: work done twice (harmless);
+longer: a crash's leftovers wait."""
+
+STORY_SECONDS = 10.0
+"""An ownerless row in MOVING is left this long to its story before a story is asked for."""
+
+KEYS_EVERY_SECONDS = 5.0
+"""Between two comparisons of the assignment keys with the rows: how long a lost key stays lost."""
+
+
+class Sweeper:
+    def __init__(
+        self, database: Database, router: Router, *, dispatch: Dispatch, dispatcher: Dispatcher,
+        delivery: Delivery, movement: Movement, changes: Changes, claim_timeout_seconds: float,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:  # fmt: skip
+        self._database = database
+        self._router = router
+        self._dispatch = dispatch
+        self._dispatcher = dispatcher
+        self._delivery = delivery
+        self._movement = movement
+        self._changes = changes
+        self._claim_ns = int(claim_timeout_seconds * SECOND)
+        self._clock = clock
+
+    async def run(self) -> None:
+        rounds = 0
+        while True:
+            await self.sweep()
+            if rounds % int(KEYS_EVERY_SECONDS) == 0:
+                await self._rung(self.compare_keys)
+            rounds += 1
+            await asyncio.sleep(1.0)
+
+    async def sweep(self) -> None:
+        for rung in (
+            self.give_up_waiting,  # 1. before it is placed once more
+            self.unowned,  # 2.
+            self.unclaimed,  # 3.
+            self.storyless,  # 4.
+            self.keys_of_ended,  # 5.
+            self.suspected,  # 6.
+        ):
+            await self._rung(rung)
+
+    async def _rung(self, rung: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await rung()
+        except Unreachable as error:
+            LOG.debug("%s waits for the router: %s", rung.__name__, error.message)
+        except Exception:
+            LOG.exception("%s failed", rung.__name__)
+
+    async def _rows(self, *conditions: ColumnElement[bool]) -> Sequence[Any]:
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(
+                    FENCE, EXECUTION.c.phase, EXECUTION.c.policy, EXECUTION.c.waiting_ns,
+                    EXECUTION.c.traceparent,
+                )
+                .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
+                .where(*conditions)
+                .order_by(EXECUTION.c.created_ns)
+                .limit(BATCH)
+            )  # fmt: skip
+            return found.mappings().all()
+
+    async def give_up_waiting(self) -> None:
+        """`max_wait_seconds` is over: FAILED, with the reason it waited for."""
+        now = self._clock()
+        for row in await self._rows(
+            EXECUTION.c.phase == Phase.WAITING.value, FENCE.c.owner_cluster == ""
+        ):
+            limit = documents.policy(row["policy"]).max_wait_seconds
+            if limit > 0 and now - row["waiting_ns"] > limit * SECOND:
+                await self._give_up(row["execution"], limit)
+
+    async def _give_up(self, execution: str, limit: float) -> None:
+        async with self._database.write() as connection:
+            before = (await end(connection, [execution]))[execution]
+            found = await connection.execute(
+                select(EXECUTION.c.phase, EXECUTION.c.reason).where(EXECUTION.c.id == execution)
+            )
+            phase, reason = found.one()
+            if before.terminal or before.owner_cluster or phase != Phase.WAITING:
+                # Somebody was faster; the raise must not stay.
+                await connection.rollback()
+                return
+            said = f"waited longer than {limit:g} s for a place: {reason}"
+            error = Failure(Owner.CONFIG, "max_wait", said)
+            await connection.execute(
+                update(EXECUTION)
+                .where(EXECUTION.c.id == execution)
+                .values(
+                    phase=move(phase, Phase.FAILED),
+                    error=documents.text(error),
+                    ended_ns=self._clock(),
+                )
+            )
+            await tell(connection, [Entry(execution, before.epoch + 1, "failed", "", said)])
+        self._changes.notify([execution])
+
+    async def unowned(self) -> None:
+        """QUEUED and WAITING rows: what launch or the last look did not place."""
+        rows = await self._rows(
+            FENCE.c.terminal.is_(False),
+            FENCE.c.owner_cluster == "",
+            EXECUTION.c.phase.in_([Phase.QUEUED.value, Phase.WAITING.value]),
+            EXECUTION.c.created_ns < self._clock() - int(FRESH_SECONDS * SECOND),
+        )
+        self._dispatcher.wake(row["execution"] for row in rows)
+
+    async def unclaimed(self) -> None:
+        """Fenced to a cluster that does not claim: assigned once more, placed anew after a
+        while."""
+        now = self._clock()
+        rows = await self._rows(
+            FENCE.c.terminal.is_(False),
+            FENCE.c.owner_cluster != "",
+            FENCE.c.owner_cluster_epoch == 0,
+            FENCE.c.fenced_ns < now - int(FRESH_SECONDS * SECOND),
+        )
+        overdue = [row["execution"] for row in rows if row["fenced_ns"] < now - self._claim_ns]
+        self._dispatcher.wake(row["execution"] for row in rows if row["execution"] not in overdue)
+        if overdue:
+            LOG.warning("%d executions were not claimed in time", len(overdue))
+            await self._dispatch(overdue, cause="fallback", again=True)
+
+    async def storyless(self) -> None:
+        """Ownerless rows in the middle of a move, long after their fence."""
+        rows = await self._rows(
+            FENCE.c.terminal.is_(False),
+            FENCE.c.owner_cluster == "",
+            EXECUTION.c.phase.not_in([Phase.QUEUED.value, Phase.WAITING.value]),
+            FENCE.c.fenced_ns < self._clock() - int(STORY_SECONDS * SECOND),
+        )
+        for row in rows:
+            await self._movement.move(row["execution"], row["epoch"], cause="failover")
+
+    async def keys_of_ended(self) -> None:
+        rows = await self._rows(FENCE.c.terminal.is_(True), FENCE.c.key_epoch > 0)
+        await self._delivery.unassign([row["execution"] for row in rows])
+
+    async def suspected(self) -> None:
+        """Clusters that the router judges lost, while rows still name them as owner."""
+        snapshot = await self._router.snapshot()
+        lost = {item.name: item for item in snapshot.clusters if item.suspected}
+        if not lost:
+            return
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(FENCE.c.owner_cluster)
+                .where(FENCE.c.terminal.is_(False), FENCE.c.owner_cluster.in_(list(lost)))
+                .distinct()
+            )
+            owners = [row[0] for row in found]
+        for name in owners:
+            item = lost[name]
+            await self._movement.lost(name, item.cluster_epoch, since_ns=item.lost_since_ns)
+
+    async def compare_keys(self) -> None:
+        """Assignment keys against rows: etcd may have lost them, or kept one too many."""
+        rows = await self._rows(FENCE.c.terminal.is_(False), FENCE.c.owner_cluster != "")
+        owners: dict[str, dict[str, Any]] = {}
+        for row in rows:
+            owners.setdefault(row["owner_cluster"], {})[row["execution"]] = row
+        for cluster, mine in owners.items():
+            standing = {item.execution: item for item in await self._router.assigned(cluster)}
+            missing = [
+                Assignment(name, row["epoch"], cluster, traceparent=row["traceparent"])
+                for name, row in mine.items()
+                if name not in standing or standing[name].epoch < row["epoch"]
+            ]
+            if missing:
+                LOG.info("%d assignment keys are written again", len(missing))
+                await self._router.assign(missing)

@@ -1,0 +1,116 @@
+"""Placement messages between the wire and the values of `port.py`."""
+
+from whimbrel.codec import policy_to_wire, resources_from_wire, resources_to_wire
+from whimbrel.wire.v1 import placement_pb2
+
+from control_plane.routing.port import (
+    Capacity,
+    Decision,
+    LiveCluster,
+    Registration,
+    Requirement,
+    Verdict,
+)
+
+
+def requirement_to_wire(value: Requirement) -> placement_pb2.Requirement:
+    return placement_pb2.Requirement(
+        execution=value.execution,
+        policy=policy_to_wire(value.policy),
+        largest=resources_to_wire(value.largest),
+        avoid=value.avoid,
+        allowed_regions=value.allowed_regions,
+    )
+
+
+def decision_from_wire(message: placement_pb2.Placement) -> Decision:
+    return Decision(
+        execution=message.execution,
+        cluster=message.cluster,
+        region=message.region,
+        reason=message.reason,
+        verdicts=tuple(verdict_from_wire(verdict) for verdict in message.verdicts),
+        decided_ns=message.decided_ns,
+    )
+
+
+def verdict_from_wire(message: placement_pb2.Verdict) -> Verdict:
+    return Verdict(
+        cluster=message.cluster,
+        accepted=message.accepted,
+        rule=message.rule,
+        why=message.why,
+        score=message.score,
+        region=message.region,
+    )
+
+
+def verdict_to_wire(value: Verdict) -> placement_pb2.Verdict:
+    return placement_pb2.Verdict(
+        cluster=value.cluster,
+        accepted=value.accepted,
+        rule=value.rule,
+        why=value.why,
+        score=value.score,
+        region=value.region,
+    )
+
+
+def registration_to_wire(value: Registration) -> placement_pb2.Registration:
+    return placement_pb2.Registration(
+        name=value.name,
+        region=value.region,
+        labels=dict(value.labels),
+        scheduling=value.scheduling,
+    )
+
+
+def registration_from_wire(message: placement_pb2.Registration) -> Registration:
+    return Registration(
+        name=message.name,
+        region=message.region,
+        labels=tuple(sorted(message.labels.items())),
+        scheduling=message.scheduling,
+    )
+
+
+def live_from_wire(message: placement_pb2.LiveCluster) -> LiveCluster:
+    capacity = message.capacity
+    return LiveCluster(
+        name=message.registration.name,
+        region=message.registration.region,
+        scheduling=message.registration.scheduling,
+        alive=message.alive,
+        suspected=message.suspected,
+        cluster_epoch=message.cluster_epoch,
+        lost_since_ns=message.lost_since_ns,
+        capacity=Capacity(
+            allocatable=resources_from_wire(capacity.allocatable),
+            free=resources_from_wire(capacity.free),
+            max_executions=capacity.max_executions,
+            held_executions=capacity.held_executions,
+            running_tasks=capacity.running_tasks,
+            queued_tasks=capacity.queued_tasks,
+        ),
+        gateway=message.gateway,
+    )
+
+
+def live_to_wire(value: LiveCluster, registration: Registration) -> placement_pb2.LiveCluster:
+    capacity = value.capacity
+    return placement_pb2.LiveCluster(
+        registration=registration_to_wire(registration),
+        alive=value.alive,
+        suspected=value.suspected,
+        cluster_epoch=value.cluster_epoch,
+        lost_since_ns=value.lost_since_ns,
+        capacity=placement_pb2.Capacity(
+            allocatable=resources_to_wire(capacity.allocatable),
+            free=resources_to_wire(capacity.free),
+            max_executions=capacity.max_executions,
+            held_executions=capacity.held_executions,
+            running_tasks=capacity.running_tasks,
+            queued_tasks=capacity.queued_tasks,
+        ),
+        gateway=value.gateway,
+    )
