@@ -8,10 +8,12 @@ the first use, in the worker and never before the fork: it brings threads.
 import hashlib
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
@@ -78,6 +80,8 @@ class AttemptStore:
     root: str
     region: str
     prefix: str = ""
+    scratch: str = ""
+    _inbox: Path | None = None
     _store: "ObjectStore | None" = None
 
     def put_bytes(self, data: bytes, *, name: str, kind: str = "file") -> Artifact:
@@ -98,15 +102,15 @@ class AttemptStore:
             store, path = locate(artifact.uri)
             return bytes(obstore.get(store, path).bytes())
 
-    def get_file(self, artifact: Artifact, target: Path) -> Path:
-        """Copies the object to `target`; bytes that are not those of `artifact.sha256` are
-        unreadable."""
+    def get_file(self, artifact: Artifact) -> Path:
+        """A copy for this attempt; bytes that are not those of `artifact.sha256` are unreadable."""
         import obstore
 
         digest = hashlib.sha256()
         with _reading(artifact.uri):
             store, path = locate(artifact.uri)
             stream = obstore.get(store, path).stream(min_chunk_size=_CHUNK)
+        target = self._fresh_folder() / PurePosixPath(path).name
         with target.open("wb") as file:
             chunks = iter(stream)
             while True:
@@ -119,6 +123,17 @@ class AttemptStore:
         if artifact.sha256 and digest.hexdigest() != artifact.sha256:
             raise UnreadableInput(artifact.uri, "its content is not what was stored")
         return target
+
+    def forget_copies(self) -> None:
+        """The attempt is over: nobody needs what it fetched."""
+        if self._inbox is not None:
+            shutil.rmtree(self._inbox, ignore_errors=True)
+            self._inbox = None
+
+    def _fresh_folder(self) -> Path:
+        if self._inbox is None:
+            self._inbox = Path(tempfile.mkdtemp(prefix="inputs-", dir=self.scratch or None))
+        return Path(tempfile.mkdtemp(dir=self._inbox))
 
     def _put(self, data: bytes | Path, sha256: str, size: int, *, name: str, kind: str) -> Artifact:
         import obstore

@@ -1,26 +1,28 @@
-"""One warm worker: takes tasks off the agent's socket, runs them one after another, answers with
-what became of each.
+"""One warm worker: takes tasks off the agent's socket and answers with what became of each.
 
 Forked by `runtime.py`; calls the user's function through `runtime_task.py`. Outlives its agent: a
-result nobody took is kept in the spool folder, and the worker connects again until `orphan_seconds`
-have passed.
+result nobody took is kept in the spool folder, and the worker connects again for a while.
 """
 
 import ctypes
 import hashlib
 import json
 import os
+import random
+import signal
 import socket
 import sys
 import time
 from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 
 from whimbrel import runtime_frames as frames
-from whimbrel.runtime_frames import Message, StatePage
-from whimbrel.runtime_store import AttemptStore
+from whimbrel.runtime_frames import Message, Now, StatePage
+from whimbrel.runtime_store import AttemptStore, StoreFull
+from whimbrel.runtime_task import run_attempt
 from whimbrel.spec import Artifact
 
 LOG_LIMIT = 16 * 1024 * 1024
@@ -31,9 +33,11 @@ _LEAK_CHECK_TASKS = 64
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What a family and its workers are told once. `orphan_seconds`: too short loses work when an
-    agent restarts slowly, too long lets a lost agent's processes linger. A worker that grew by
-    `leak_bytes` retires."""
+    """What a family and its workers are told once.
+
+    `orphan_seconds`: too short loses work when an agent restarts slowly, too long lets a lost
+    agent's processes linger. A worker that has grown by `leak_bytes` retires.
+    """
 
     family: str
     socket: str
@@ -61,7 +65,9 @@ class Worker:
         self._decoder = frames.Decoder()
         self._queue: deque[Message] = deque()
         self._unacked: OrderedDict[int, Message] = OrderedDict()
-        self._store = AttemptStore(seat.store, seat.region)
+        self._store = AttemptStore(
+            seat.store, seat.region, scratch=str(Path(seat.data_dir, "work"))
+        )
         self._libc = ctypes.CDLL(None)
         self._tasks = 0
         self._enter()
@@ -79,8 +85,6 @@ class Worker:
             match frame:
                 case {"seq": int(seq)}:
                     self._serve(seq, frame)
-                    if os.getpid() != self._pid:
-                        os._exit(0)  # user code forked, and the copy came back too
                     if self._leaked():
                         return 0
                 case {"ack": int(seq)}:
@@ -95,8 +99,7 @@ class Worker:
         self._send({"t": "saved", "k": key, "artifact": _plain(artifact), "at": time.time_ns()})
 
     def _enter(self) -> None:
-        """Own session (killed as one with its children), own standard streams, own random
-        numbers."""
+        """Own session (killed as one with its children), own streams, own random numbers."""
         os.setsid()
         for stream, number in (("out", 1), ("err", 2)):
             path = self._folder / f"{self.name}.{stream}"
@@ -109,3 +112,132 @@ class Worker:
         for text in (sys.stdout, sys.stderr):
             assert isinstance(text, TextIOWrapper)
             text.reconfigure(line_buffering=True)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        random.seed()
+        if numpy := sys.modules.get("numpy.random"):
+            numpy.seed()
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(
+                "500"
+            )  # the kernel takes a task before the agent
+        about = {
+            "pid": os.getpid(),
+            "start": frames.start_time(os.getpid()),
+            "family": self.seat.family,
+        }
+        _write_synced(self._folder / f"{self.name}.json", about)
+
+    def _connect(self) -> bool:
+        deadline = time.monotonic() + self.seat.orphan_seconds
+        while time.monotonic() < deadline:
+            self._agent = frames.connect(self.seat.socket)
+            if self._agent is not None:
+                self._decoder = frames.Decoder()
+                results = list(self._unacked.values())
+                self._send(
+                    {"t": "hello", "v": frames.PROTOCOL, "name": self.name, "results": results}
+                )
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _receive(self) -> None:
+        if self._agent is None:
+            return
+        try:
+            data = self._agent.recv(262144)
+        except OSError:
+            data = b""
+        if data:
+            self._queue.extend(self._decoder.feed(data))
+        else:
+            self._lost()
+
+    def _send(self, message: Message) -> None:
+        if self._agent is None:
+            return
+        try:
+            self._agent.sendall(frames.encode(message))
+        except OSError:
+            self._lost()
+
+    def _lost(self) -> None:
+        """The agent is gone: what it may not have taken goes to disk, its queue is dropped."""
+        if self._agent is not None:
+            self._agent.close()
+        self._agent = None
+        self._queue.clear()
+        for result in self._unacked.values():
+            _write_synced(spool_file(Path(self.seat.data_dir), result["k"]), result)
+
+    def _forget(self, seq: int) -> None:
+        while self._unacked and next(iter(self._unacked)) <= seq:
+            self._unacked.popitem(last=False)
+
+    def _serve(self, seq: int, frame: Message) -> None:
+        out_at, err_at = (self._log_start(number) for number in (1, 2))
+        now = Now(seq, True, time.time_ns(), out_at, err_at)
+        if not self._page.begin(now, json.dumps(frame["meta"]).encode()):
+            self._send({"t": "dropped", "seq": seq})
+            return
+        self._store.prefix = "/".join(str(part) for part in frame["meta"]["k"])
+        answer = run_attempt(frame, self._store, self.save_checkpoint, seat_bundle=self.seat.bundle)
+        if os.getpid() != self._pid:
+            os._exit(0)  # user code forked, and the copy came back too: only one may answer
+        answer |= {
+            "seq": seq,
+            "k": frame["meta"]["k"],
+            "d": frame["meta"]["d"],
+            "s": now.started_ns,
+            "e": time.time_ns(),
+        }
+        self._store.forget_copies()
+        self._libc.fflush(None)  # what C code printed belongs to this task, not to the next
+        for name, number, start in (("stdout", 1, out_at), ("stderr", 2, err_at)):
+            answer[name] = self._stored_log(name, number, start)
+        self._unacked[seq] = answer
+        if self._agent is None:
+            _write_synced(spool_file(Path(self.seat.data_dir), answer["k"]), answer)
+        self._send(answer)
+        self._page.end(now)
+
+    def _log_start(self, number: int) -> int:
+        size = os.fstat(number).st_size
+        if size > _TRIM_LOGS:
+            os.ftruncate(number, 0)
+            return 0
+        return size
+
+    def _stored_log(self, name: str, number: int, start: int) -> Message | None:
+        (sys.stdout if number == 1 else sys.stderr).flush()
+        size = os.fstat(number).st_size - start
+        if size <= 0:
+            return None
+        data = os.pread(number, min(size, LOG_LIMIT), start)
+        with suppress(StoreFull):  # a result is worth more than its log
+            return _plain(self._store.put_bytes(data, name=name, kind="file"))
+        return None
+
+    def _leaked(self) -> bool:
+        self._tasks += 1
+        if self._tasks % _LEAK_CHECK_TASKS or _rss() - self._first_rss < self.seat.leak_bytes:
+            return False
+        self._send({"t": "retire"})
+        return True
+
+
+def _plain(artifact: Artifact) -> Message:
+    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
+
+
+def _rss() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _write_synced(path: Path, value: Message) -> None:
+    fresh = path.with_suffix(".new")
+    with fresh.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)

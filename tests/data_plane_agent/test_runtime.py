@@ -76,7 +76,7 @@ def test_an_unreadable_input_is_seen_through_the_users_own_error() -> None:
 
 
 def test_no_key_is_written_twice(tmp_path: Path) -> None:
-    store = AttemptStore(f"file://{tmp_path}", "us-east", "p/d/x/n/1/3")
+    store = AttemptStore(f"file://{tmp_path}", "us-east", "p/d/x/n/1/3", str(tmp_path))
     (tmp_path / "in.txt").write_bytes(b"some bytes")
     first = store.put_file(tmp_path / "in.txt")
     second = store.put_file(tmp_path / "in.txt", name="a/b c.txt")
@@ -84,15 +84,19 @@ def test_no_key_is_written_twice(tmp_path: Path) -> None:
     assert first.uri.startswith(f"file://{tmp_path}/p/d/x/n/1/3/")
     assert first.sha256 == second.sha256
     assert second.uri.endswith("/a_b_c.txt")
-    assert store.get_file(second, tmp_path / "copy").read_bytes() == b"some bytes"
+    copy = store.get_file(second)
+    assert copy.name == "a_b_c.txt"
+    assert copy.read_bytes() == b"some bytes"
+    store.forget_copies()
+    assert not copy.exists()
     assert store.get_bytes(first) == b"some bytes"
 
 
 def test_what_is_not_what_was_stored_is_unreadable(tmp_path: Path) -> None:
-    store = AttemptStore(f"file://{tmp_path}", "us-east", "x")
+    store = AttemptStore(f"file://{tmp_path}", "us-east", "x", str(tmp_path))
     made = store.put_bytes(b"content", name="k")
     other = Artifact(made.uri, "0" * 64, made.bytes, made.region)
     with pytest.raises(UnreadableInput, match="not what was stored"):
-        store.get_file(other, tmp_path / "copy")
+        store.get_file(other)
     with pytest.raises(UnreadableInput):
         store.get_bytes(Artifact(f"{made.uri}-gone", "", 0, "us-east"))
