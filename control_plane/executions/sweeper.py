@@ -23,7 +23,7 @@ from control_plane.executions.dispatcher import Dispatcher
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
-from control_plane.ledger.fence import FENCE, end
+from control_plane.ledger.fence import FENCE, end, locked
 from control_plane.routing.port import Movement, Router
 
 LOG = logging.getLogger(__name__)
@@ -32,8 +32,8 @@ SECOND = 1_000_000_000
 BATCH = 1000
 
 FRESH_SECONDS = 1.0
-"""Rows younger than this are still in the hands of who wrote them. Shorter: work done twice (harmless);
-longer: a crash's leftovers wait."""
+"""Rows younger than this are still in the hands of who wrote them. Shorter: work done twice, which
+is harmless; longer: a crash's leftovers wait."""
 
 STORY_SECONDS = 10.0
 """An ownerless row in MOVING is left this long to its story before a story is asked for."""
@@ -112,15 +112,14 @@ class Sweeper:
 
     async def _give_up(self, execution: str, limit: float) -> None:
         async with self._database.write() as connection:
-            before = (await end(connection, [execution]))[execution]
+            before = (await locked(connection, [execution]))[execution]
             found = await connection.execute(
                 select(EXECUTION.c.phase, EXECUTION.c.reason).where(EXECUTION.c.id == execution)
             )
             phase, reason = found.one()
             if before.terminal or before.owner_cluster or phase != Phase.WAITING:
-                # Somebody was faster; the raise must not stay.
-                await connection.rollback()
                 return
+            await end(connection, [execution])
             said = f"waited longer than {limit:g} s for a place: {reason}"
             error = Failure(Owner.CONFIG, "max_wait", said)
             await connection.execute(

@@ -23,7 +23,7 @@ def spans_from_otlp(request: Any) -> Iterator[Span]:
                     start_ns=span.start_time_unix_nano,
                     end_ns=span.end_time_unix_nano,
                     error=span.status.code == 2,
-                    attributes=tuple([*texts(span.attributes), *extra]),
+                    attributes=(*texts(span.attributes), *extra),
                     links=tuple(link.span_id.hex() for link in span.links),
                 )
 
