@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     )
     bundle_store: str = Field(
         default="",
-        description="URL of the store for code bundles; empty = a folder by the database",
+        description="URL of the store for code; empty = a folder by the database",
     )
     claim_timeout_seconds: float = Field(
         default=15.0,

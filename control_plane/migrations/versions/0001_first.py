@@ -1,4 +1,4 @@
-"""The first form: fences, outputs, runs, clusters, versions, summaries of failovers."""
+"""The first form: fences, outputs, runs, clusters, versions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -89,18 +89,6 @@ def upgrade() -> None:
     )
     op.create_index(
         "ix_execution_fence_owner_cluster", "execution_fence", ["owner_cluster"], unique=False
-    )
-    op.create_table(
-        "failover_summary",
-        sa.Column("cluster", sa.String(), nullable=False),
-        sa.Column("cluster_epoch", BIG, nullable=False),
-        sa.Column("held", sa.Text(), nullable=False),
-        sa.Column("taken", sa.Integer(), nullable=False),
-        sa.Column("moved", sa.Integer(), nullable=False),
-        sa.Column("waiting", sa.Integer(), nullable=False),
-        sa.Column("started_ns", BIG, nullable=False),
-        sa.Column("ended_ns", BIG, nullable=False),
-        sa.PrimaryKeyConstraint("cluster", "cluster_epoch"),
     )
     op.create_table(
         "node_output",
