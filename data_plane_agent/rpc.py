@@ -53,7 +53,7 @@ class Gateway:
             self._channel = rpc.channel(self.address)
         return self._channel
 
-    def _stub(self) -> agent_pb2_grpc.AgentGatewayAsyncStub:
+    def _stub(self) -> "agent_pb2_grpc.AgentGatewayAsyncStub":
         return agent_pb2_grpc.AgentGatewayStub(self._open())
 
     async def session(self, said: AsyncIterator[m.FromAgent]) -> AsyncIterator[m.FromRouter]:
