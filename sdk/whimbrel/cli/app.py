@@ -6,11 +6,11 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-import click
 import typer
 
-from whimbrel.cli import sandbox, show, up
+from whimbrel.cli import cluster, doctor, execution, register, run, sandbox, show, up
 from whimbrel.errors import WhimbrelError
 
 app = typer.Typer(
@@ -20,9 +20,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command(context_settings=run.CONTEXT)(run.run)
+app.command()(register.register)
+app.add_typer(execution.app, name="execution")
+app.add_typer(cluster.app, name="cluster")
 app.command()(up.up)
 app.command()(up.down)
 app.add_typer(sandbox.app, name="sandbox")
+app.command()(doctor.doctor)
+
+# typer may carry a click of its own, so the base of its usage errors is taken from one of them.
+_USAGE: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WhimbrelError as problem:
         show.error(problem)
         return problem.exit_code
-    except click.ClickException as problem:
-        problem.show(file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         return 130
+    except _USAGE as problem:
+        usage: Any = problem
+        usage.show(file=sys.stderr)
+        return 2
     except BrokenPipeError:
         return 0  # whoever read the output has seen enough

@@ -129,7 +129,7 @@ def check_regions(regions: Iterable[str]) -> tuple[str, ...]:
     taken = {"logs", "etcd", "bundles", "temporal", "version", "lock"}
     for region in chosen:
         plain = region.replace("-", "").isalnum() and region.isascii() and region == region.lower()
-        if not plain or not region[0].isalnum() or len(region) > 63 or region in taken:
+        if not plain or not region[:1].isalnum() or len(region) > 63 or region in taken:
             raise InvalidInput(
                 f"{region!r} can't be the name of a region",
                 remedy="use small letters, digits and hyphens, e.g. --region us-east",

@@ -1,0 +1,35 @@
+# All that a person or CI ever runs. `make demo` and `make test` begin with `make setup`.
+PYTHON ?= python3
+BIN := .venv/bin
+CODE := sdk control_plane router data_plane_agent tests examples bench tools
+
+.PHONY: setup demo test check bench proto format
+
+setup: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	@bash tools/setup.sh "$(PYTHON)"
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/demo.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check $(wildcard $(CODE))
+	$(BIN)/ruff format --check $(wildcard $(CODE))
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	bash tools/proto.sh --check
+
+format: setup
+	$(BIN)/ruff check --fix $(wildcard $(CODE))
+	$(BIN)/ruff format $(wildcard $(CODE))
+
+bench: setup
+	$(BIN)/python -m bench
+
+proto: setup
+	bash tools/proto.sh
