@@ -1,0 +1,79 @@
+"""Save and resume inside a task: bytes that the next try of the node finds, also in another region.
+
+Read by user code through `current_context().checkpoint`; the runner gives the backend that keeps them.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from whimbrel.archive import Limits, pack, unpack
+from whimbrel.errors import InvalidInput
+
+
+class CheckpointBackend(Protocol):
+    def load(self) -> bytes | None:
+        """The newest one of this node, None when there is none."""
+        ...
+
+    def store(self, data: bytes) -> None: ...
+
+
+@dataclass(slots=True)
+class Memory:
+    """Kept as long as this object: tries of one local run."""
+
+    data: bytes | None = None
+
+    def load(self) -> bytes | None:
+        return self.data
+
+    def store(self, data: bytes) -> None:
+        self.data = data
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """`write` replaces the whole checkpoint; a failed write raises and leaves the old one."""
+
+    backend: CheckpointBackend = field(default_factory=Memory)
+
+    def read(self) -> bytes | None:
+        return self.backend.load()
+
+    def write(self, data: bytes) -> None:
+        self.backend.store(bytes(data))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """A file or a whole folder."""
+        source = Path(path)
+        files = [(source.name, source)]
+        if source.is_dir():
+            found = (item for item in source.rglob("*") if item.is_file())
+            files = [(item.relative_to(source).as_posix(), item) for item in found]
+        elif not source.is_file():
+            raise InvalidInput(f"there is nothing to save at {source}")
+        with tempfile.TemporaryFile() as archive:
+            pack(files, archive)
+            archive.seek(0)
+            self.write(archive.read())
+
+    def restore(self, path: str | os.PathLike[str]) -> bool:
+        """Unpacks what `save` wrote: a file at `path`, a folder into it. False when there is none."""
+        data = self.read()
+        if data is None:
+            return False
+        target = Path(path)
+        with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
+            unpack(data, Path(fresh, "c"), limits=Limits())
+            found = list(Path(fresh, "c").iterdir())
+            single = len(found) == 1 and found[0].name == target.name and found[0].is_file()
+            if single:
+                found[0].replace(target)
+            else:
+                target.mkdir(parents=True, exist_ok=True)
+                for item in found:
+                    item.replace(target / item.name)
+        return True

@@ -1,0 +1,69 @@
+"""What a task can ask about the try it is in: `current_context()`.
+
+Set by whoever runs the task (`local.py`, `runtime_task.py`) with `entered(Context(...))`; read by user code.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from logging import Logger, getLogger
+
+from whimbrel.checkpoint import Checkpoint
+from whimbrel.errors import NotFound, Refused
+
+
+class Secrets:
+    """Values of the secrets a task asked for, from WHIMBREL_SECRET_<NAME> of its environment."""
+
+    def get(self, key: str, group: str = "") -> str:
+        name = f"{group}/{key}" if group else key
+        variable = "WHIMBREL_SECRET_" + "".join(c if c.isalnum() else "_" for c in name).upper()
+        value = os.environ.get(variable)
+        if value is None:
+            raise NotFound(f"there is no secret {name!r} here", remedy=f"set {variable}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`attempt` counts from 1. `idempotency_key` is the same for every try of a node: for effects outside."""
+
+    execution_id: str
+    node_id: str
+    attempt: int
+    epoch: int
+    region: str
+    working_directory: str
+    checkpoint: Checkpoint
+    migration_requested: bool = False
+    secrets: Secrets = field(default_factory=Secrets)
+    logging: Logger = field(default_factory=lambda: getLogger("whimbrel.task"))
+
+    @property
+    def idempotency_key(self) -> str:
+        return f"{self.execution_id}/{self.node_id}"
+
+
+_current: ContextVar[Context | None] = ContextVar("whimbrel_context", default=None)
+
+
+def current_context() -> Context:
+    """Raises Refused outside a run: a task called as a plain function has none."""
+    context = _current.get()
+    if context is None:
+        raise Refused(
+            "current_context() is there only while a workflow runs",
+            remedy="call the workflow, or use whimbrel.testing.local_run",
+        )
+    return context
+
+
+@contextmanager
+def entered(context: Context) -> Iterator[None]:
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
