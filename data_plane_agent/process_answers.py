@@ -4,11 +4,11 @@ and for the spool.
 Called by `processes.py`; the messages are made in `whimbrel.runtime_worker`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from whimbrel.runtime_frames import Message
-from whimbrel.spec import Artifact, Failure, Outputs, Owner
+from whimbrel.runtime_store import artifact_of
+from whimbrel.spec import Failure, Outputs, Owner
 
 from data_plane_agent.launcher import AttemptKey, Broke, Finished, Logs
 
@@ -24,18 +24,6 @@ def parts_of(key: AttemptKey) -> list[str | int]:
 
 def prefix_of(key: AttemptKey) -> str:
     return f"{key.execution}/{key.node}/{key.attempt}/{key.epoch}"
-
-
-def artifact_of(fields: Mapping[str, Any]) -> Artifact:
-    allowed: list[str] = fields.get("allowed_regions", [])
-    return Artifact(
-        fields["uri"],
-        fields["sha256"],
-        fields["bytes"],
-        fields["region"],
-        fields["kind"],
-        tuple(allowed),
-    )
 
 
 def end_of(message: Message) -> Finished | Broke:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whimbrel.runtime_frames import NEVER, Message, Now
+from whimbrel.runtime_store import artifact_of, plain
 from whimbrel.runtime_worker import spool_file
-from whimbrel.spec import Artifact, Failure, Resources
+from whimbrel.spec import Failure, Resources
 
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import (
@@ -30,7 +31,7 @@ from data_plane_agent.launcher import (
     Started,
 )
 from data_plane_agent.process_adoption import running_attempts, spooled_result, spooled_results
-from data_plane_agent.process_answers import artifact_of, end_of, key_of, parts_of
+from data_plane_agent.process_answers import end_of, key_of, parts_of
 from data_plane_agent.process_limits import (
     oom_kills,
     over_limit,
@@ -201,7 +202,7 @@ class ProcessLauncher:
             "entry": task.entry_point,
             "in": attempt.inputs,
             "trace": attempt.traceparent,
-            "checkpoint": _plain(attempt.checkpoint),
+            "checkpoint": attempt.checkpoint and plain(attempt.checkpoint),
             "meta": meta,
         }
         module = task.entry_point.partition(":")[0]
@@ -431,12 +432,6 @@ class ProcessLauncher:
                 record = Record(key, message["d"], nowhere, 0.0, 0, None)
                 self._records[key] = record
                 self._tell(end_of(message), record)
-
-
-def _plain(artifact: Artifact | None) -> Message | None:
-    if artifact is None:
-        return None
-    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
 
 
 def _at(failure: Failure, record: Record) -> Failure:

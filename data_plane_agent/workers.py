@@ -8,6 +8,7 @@ Driven by `processes.py`; the other end is `whimbrel.runtime` (the family) and
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 from collections import deque
@@ -168,6 +169,7 @@ class WorkerProcess:
             self.page = None
         for kind in ("json", "state", "out", "err"):
             self.file(kind).unlink(missing_ok=True)
+        shutil.rmtree(self.folder.parent / "work" / self.name, ignore_errors=True)
 
 
 @dataclass(eq=False, slots=True)

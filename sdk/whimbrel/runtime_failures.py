@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from whimbrel.errors import WhimbrelError
 from whimbrel.runtime_store import StoreFull, UnreadableInput
 from whimbrel.spec import Failure, Owner
 
@@ -35,6 +36,9 @@ def describe(error: BaseException, *, inside: str) -> Failure:
         case MemoryError():
             message = f"out of memory{place}: the task asked for more than it can get"
             return Failure(Owner.USER, "oom", message, traceback=text)
+        case WhimbrelError():
+            message = " ".join(str(error).split())
+            return Failure(Owner.USER, "raised", message[:2000], traceback=text)
         case _:
             first = next(iter(str(error).strip().splitlines()), "")
             message = f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -8,13 +8,12 @@ the first use, in the worker and never before the fork: it brings threads.
 import hashlib
 import re
 import secrets
-import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from whimbrel.spec import Artifact
@@ -72,6 +71,23 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def plain(artifact: Artifact) -> dict[str, Any]:
+    """As it travels between agent and worker."""
+    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
+
+
+def artifact_of(fields: Mapping[str, Any]) -> Artifact:
+    allowed: list[str] = fields.get("allowed_regions", [])
+    return Artifact(
+        fields["uri"],
+        fields["sha256"],
+        fields["bytes"],
+        fields["region"],
+        fields["kind"],
+        tuple(allowed),
+    )
+
+
 @dataclass(slots=True)
 class AttemptStore:
     """`prefix` is {execution}/{node}/{attempt}/{epoch}: with a random part behind it no key is
@@ -81,7 +97,6 @@ class AttemptStore:
     region: str
     prefix: str = ""
     scratch: str = ""
-    _inbox: Path | None = None
     _store: "ObjectStore | None" = None
 
     def put_bytes(self, data: bytes, *, name: str, kind: str = "file") -> Artifact:
@@ -124,16 +139,8 @@ class AttemptStore:
             raise UnreadableInput(artifact.uri, "its content is not what was stored")
         return target
 
-    def forget_copies(self) -> None:
-        """The attempt is over: nobody needs what it fetched."""
-        if self._inbox is not None:
-            shutil.rmtree(self._inbox, ignore_errors=True)
-            self._inbox = None
-
     def _fresh_folder(self) -> Path:
-        if self._inbox is None:
-            self._inbox = Path(tempfile.mkdtemp(prefix="inputs-", dir=self.scratch or None))
-        return Path(tempfile.mkdtemp(dir=self._inbox))
+        return Path(tempfile.mkdtemp(prefix="input-", dir=self.scratch or None))
 
     def _put(self, data: bytes | Path, sha256: str, size: int, *, name: str, kind: str) -> Artifact:
         import obstore

@@ -5,25 +5,17 @@ Called by `runtime_worker.py` with what the agent sent; the answer is what the a
 made from.
 """
 
-import importlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import cache
-from typing import Any, cast
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+from whimbrel.checkpoint import Checkpoint
+from whimbrel.context import Context, entered
 from whimbrel.runtime_failures import describe, unreadable_uris
 from whimbrel.runtime_frames import Message
-from whimbrel.runtime_store import AttemptStore
-from whimbrel.spec import (
-    ARTIFACT_KEY,
-    INLINE_LIMIT,
-    Artifact,
-    Failure,
-    by_content,
-    canonical,
-    sha256,
-)
+from whimbrel.runtime_store import AttemptStore, artifact_of, plain
+from whimbrel.spec import INLINE_LIMIT, Artifact, Failure, by_content, canonical, sha256
+from whimbrel.task import load_task, run_task
 
 SaveCheckpoint = Callable[[list[str | int], Artifact], None]
 
@@ -33,21 +25,50 @@ def run_attempt(
 ) -> Message:
     _set_environment(frame, store)
     try:
-        function = _load(frame["entry"])
+        task = load_task(frame["entry"])
     except BaseException as error:  # user code runs at import, and may raise anything
         failure = describe(error, inside=seat_bundle)
         message = f"{frame['entry']} can't be loaded: {failure.message}"
         return _broke(replace(failure, kind="import", message=message), error)
     try:
-        return _done({"o0": function(**frame["in"])}, store)
+        with entered(_context(frame, store, save_checkpoint)):
+            document, artifacts = run_task(task, frame["in"], store)
+        return _done(document, artifacts, store)
     except BaseException as error:  # SystemExit and KeyboardInterrupt end a task, not its worker
         return _broke(describe(error, inside=seat_bundle), error)
 
 
-@cache
-def _load(entry_point: str) -> Callable[..., Any]:
-    module, _, name = entry_point.partition(":")
-    return getattr(importlib.import_module(module), name)
+@dataclass(slots=True)
+class _Checkpoints:
+    """Objects of the region's store; the agent is told of each, so that the next try finds it."""
+
+    key: list[str | int]
+    newest: Artifact | None
+    objects: AttemptStore
+    saved: SaveCheckpoint
+
+    def load(self) -> bytes | None:
+        return None if self.newest is None else self.objects.get_bytes(self.newest)
+
+    def store(self, data: bytes) -> None:
+        self.newest = self.objects.put_bytes(data, name="checkpoint")
+        self.saved(self.key, self.newest)
+
+
+def _context(frame: Message, store: AttemptStore, save_checkpoint: SaveCheckpoint) -> Context:
+    key = frame["meta"]["k"]
+    execution, node, attempt, epoch = key
+    fields = frame["checkpoint"]
+    newest = fields and artifact_of(fields)
+    return Context(
+        execution_id=execution,
+        node_id=node,
+        attempt=attempt,
+        epoch=epoch,
+        region=store.region,
+        working_directory=store.scratch,
+        checkpoint=Checkpoint(_Checkpoints(key, newest, store, save_checkpoint)),
+    )
 
 
 def _broke(failure: Failure, error: BaseException) -> Message:
@@ -72,7 +93,7 @@ def _set_environment(frame: Message, store: AttemptStore) -> None:
     os.environ["TRACEPARENT"] = frame["trace"]
 
 
-def _done(document: Message, store: AttemptStore) -> Message:
+def _done(document: Message, artifacts: list[Artifact], store: AttemptStore) -> Message:
     text = canonical(document)
     digest = sha256(canonical(by_content(document)))
     offloaded = None
@@ -83,24 +104,6 @@ def _done(document: Message, store: AttemptStore) -> Message:
         "t": "done",
         "value": text,
         "digest": digest,
-        "artifacts": list(_artifacts(document)),
+        "artifacts": [plain(artifact) for artifact in artifacts],
         "offloaded": offloaded,
     }
-
-
-def _artifacts(value: object) -> Iterator[Message]:
-    match value:
-        case {"$artifact": _}:
-            yield cast(dict[str, Message], value)[ARTIFACT_KEY]
-        case dict():
-            for item in cast(dict[str, object], value).values():
-                yield from _artifacts(item)
-        case list():
-            for item in cast(list[object], value):
-                yield from _artifacts(item)
-        case _:
-            return
-
-
-def plain(artifact: Artifact) -> Message:
-    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from whimbrel import runtime_frames as frames
 from whimbrel.runtime_frames import Message, Now, StatePage
-from whimbrel.runtime_store import AttemptStore, StoreFull
+from whimbrel.runtime_store import AttemptStore, StoreFull, plain
 from whimbrel.runtime_task import run_attempt
 from whimbrel.spec import Artifact
 
@@ -65,9 +66,8 @@ class Worker:
         self._decoder = frames.Decoder()
         self._queue: deque[Message] = deque()
         self._unacked: OrderedDict[int, Message] = OrderedDict()
-        self._store = AttemptStore(
-            seat.store, seat.region, scratch=str(Path(seat.data_dir, "work"))
-        )
+        self._scratch = Path(seat.data_dir, "work", name)
+        self._store = AttemptStore(seat.store, seat.region, scratch=str(self._scratch))
         self._libc = ctypes.CDLL(None)
         self._tasks = 0
         self._enter()
@@ -96,11 +96,12 @@ class Worker:
         return 0
 
     def save_checkpoint(self, key: list[str | int], artifact: Artifact) -> None:
-        self._send({"t": "saved", "k": key, "artifact": _plain(artifact), "at": time.time_ns()})
+        self._send({"t": "saved", "k": key, "artifact": plain(artifact), "at": time.time_ns()})
 
     def _enter(self) -> None:
         """Own session (killed as one with its children), own streams, own random numbers."""
         os.setsid()
+        self._clean()
         for stream, number in (("out", 1), ("err", 2)):
             path = self._folder / f"{self.name}.{stream}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -191,7 +192,7 @@ class Worker:
             "s": now.started_ns,
             "e": time.time_ns(),
         }
-        self._store.forget_copies()
+        self._clean()
         self._libc.fflush(None)  # what C code printed belongs to this task, not to the next
         for name, number, start in (("stdout", 1, out_at), ("stderr", 2, err_at)):
             answer[name] = self._stored_log(name, number, start)
@@ -200,6 +201,13 @@ class Worker:
             _write_synced(spool_file(Path(self.seat.data_dir), answer["k"]), answer)
         self._send(answer)
         self._page.end(now)
+
+    def _clean(self) -> None:
+        """An empty working folder for the next task, whatever this one left or where it went."""
+        if self._scratch.exists() and any(self._scratch.iterdir()):
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(exist_ok=True)
+        os.chdir(self._scratch)
 
     def _log_start(self, number: int) -> int:
         size = os.fstat(number).st_size
@@ -215,7 +223,7 @@ class Worker:
             return None
         data = os.pread(number, min(size, LOG_LIMIT), start)
         with suppress(StoreFull):  # a result is worth more than its log
-            return _plain(self._store.put_bytes(data, name=name, kind="file"))
+            return plain(self._store.put_bytes(data, name=name, kind="file"))
         return None
 
     def _leaked(self) -> bool:
@@ -224,10 +232,6 @@ class Worker:
             return False
         self._send({"t": "retire"})
         return True
-
-
-def _plain(artifact: Artifact) -> Message:
-    return {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
 
 
 def _rss() -> int:

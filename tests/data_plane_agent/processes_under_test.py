@@ -24,9 +24,7 @@ class Region:
         self.marks.mkdir(exist_ok=True)
 
     def write(self, source: str, *, module: str = "flow") -> None:
-        (self.code / f"{module}.py").write_text(
-            dedent(source).replace("from whimbrel import task", "task = lambda f: f")
-        )
+        (self.code / f"{module}.py").write_text(dedent(source))
 
     def launcher(self, *, slots: int = 2, **settings: Any) -> ProcessLauncher:
         async def fetch(digest: str) -> Path:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from whimbrel.spec import INLINE_LIMIT, Artifact, Owner, Resources
 
-from data_plane_agent.launcher import Broke, Finished, Found, Started
+from data_plane_agent.launcher import Broke, Finished, Found, Saved, Started
 from data_plane_agent.processes import ProcessLauncher
 from tests.data_plane_agent.processes_under_test import (
     Events,
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 FLOW = """
     import os, sys, time, subprocess
-    from whimbrel import task
+    from whimbrel import File, current_context, task
 
     print("imported")
 
@@ -88,6 +88,24 @@ FLOW = """
     @task
     def greedy() -> int:
         raise MemoryError
+
+    @task
+    def produce(text: str) -> File:
+        with open("made.txt", "w") as file:
+            file.write(text)
+        return File("made.txt")
+
+    @task
+    def consume(file: File) -> str:
+        with file.open() as opened:
+            return opened.read().upper()
+
+    @task
+    def remember(value: str) -> str:
+        checkpoint = current_context().checkpoint
+        found = checkpoint.read()
+        checkpoint.write(value.encode())
+        return found.decode() if found else "nothing"
 
     @task
     def surroundings() -> dict[str, str]:
@@ -402,3 +420,44 @@ async def test_idle_families_end(region: Region) -> None:
     await launcher.start([attempt("flow:double", node="later", inputs={"x": 1})])
     assert isinstance(await one_end(events), Finished)
     await launcher.close(kill=True)
+
+
+async def test_a_file_goes_from_task_to_task(launcher: ProcessLauncher, events: Events) -> None:
+    await launcher.start([attempt("flow:produce", inputs={"text": "hello"})])
+    made = await one_end(events)
+    assert isinstance(made, Finished)
+    (artifact,) = made.outputs.artifacts
+    assert artifact.region == "us-east"
+    assert "/store/p/d/run/n/1/7/" in artifact.uri
+    value = json.loads(made.outputs.value)["o0"]
+    await launcher.start([attempt("flow:consume", node="reader", inputs={"file": value})])
+    read = await one_end(events)
+    assert isinstance(read, Finished)
+    assert json.loads(read.outputs.value) == {"o0": "HELLO"}
+    Path(urlsplit(artifact.uri).path).unlink()
+    await launcher.start([attempt("flow:consume", node="late", inputs={"file": value})])
+    lost = await broken(events)
+    assert (lost.failure.owner, lost.failure.kind) == (Owner.SYSTEM, "unreadable_input")
+    assert lost.unreadable == (artifact.uri,)
+
+
+async def test_a_store_that_takes_nothing(
+    region: Region, launcher: ProcessLauncher, events: Events
+) -> None:
+    (region.root / "store").rmdir()
+    (region.root / "store").write_text("no folder")
+    await launcher.start([attempt("flow:produce", inputs={"text": "hello"})])
+    end = await broken(events)
+    assert (end.failure.owner, end.failure.kind) == (Owner.SYSTEM, "store_full")
+
+
+async def test_a_checkpoint_is_told_and_resumed(launcher: ProcessLauncher, events: Events) -> None:
+    await launcher.start([attempt("flow:remember", inputs={"value": "half"})])
+    seen = await until_ended(events, 1)
+    (saved,) = [event for event in seen if isinstance(event, Saved)]
+    assert content(saved.artifact) == "half"
+    second = attempt("flow:remember", number=2, inputs={"value": "rest"}, checkpoint=saved.artifact)
+    await launcher.start([second])
+    end = await one_end(events)
+    assert isinstance(end, Finished)
+    assert json.loads(end.outputs.value) == {"o0": "half"}
