@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from whimbrel.bundle import extract_bundle
 from whimbrel.errors import WhimbrelError
 from whimbrel.runtime_frames import PROTOCOL, Message, encode, socket_path, start_time
 from whimbrel.runtime_worker import Seat
@@ -266,8 +267,6 @@ class Pool:
             return found.resolve()
         target = self.data_dir / "bundles" / digest
         if not target.is_dir():
-            from whimbrel.bundle import extract_bundle
-
             fresh = target.with_name(f"{digest}.{secrets.token_hex(4)}")
             await asyncio.to_thread(extract_bundle, found, fresh)
             with suppress(OSError):  # another one was first

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from whimbrel.archive import pack
 from whimbrel.spec import INLINE_LIMIT, Artifact, Owner, Resources
 
 from data_plane_agent.launcher import Broke, Finished, Found, Saved, Started
@@ -461,3 +462,39 @@ async def test_a_checkpoint_is_told_and_resumed(launcher: ProcessLauncher, event
     end = await one_end(events)
     assert isinstance(end, Finished)
     assert json.loads(end.outputs.value) == {"o0": "half"}
+
+
+async def test_an_archive_is_unpacked_once(region: Region) -> None:
+    archive = region.root / "b1.tar"
+    with archive.open("wb") as file:
+        pack([("flow.py", region.code / "flow.py")], file)
+
+    async def fetch(digest: str) -> Path:
+        return archive
+
+    launcher = ProcessLauncher(region.launcher().settings, fetch_bundle=fetch)
+    await launcher.open()
+    events = launcher.watch()
+    await anext(events)
+    await launcher.start([attempt("flow:double", inputs={"x": 2})])
+    assert isinstance(await one_end(events), Finished)
+    assert (region.root / "agent" / "bundles" / "b1" / "flow.py").exists()
+    await launcher.close(kill=True)
+
+
+async def test_a_bundle_that_is_no_archive(region: Region) -> None:
+    archive = region.root / "b1.tar"
+    archive.write_text("this is no archive")
+
+    async def fetch(digest: str) -> Path:
+        return archive
+
+    launcher = ProcessLauncher(region.launcher().settings, fetch_bundle=fetch)
+    await launcher.open()
+    events = launcher.watch()
+    await anext(events)
+    await launcher.start([attempt("flow:double", inputs={"x": 2})])
+    end = await broken(events)
+    assert (end.failure.owner, end.failure.kind) == (Owner.USER, "import")
+    assert "archive" in end.failure.message
+    await launcher.close(kill=True)
