@@ -137,7 +137,7 @@ class AsyncClient:
         if limit and len(made.data) > limit:
             raise TooLarge(
                 f"the code archive has {len(made.data):,} bytes, the limit is {limit:,}",
-                remedy="keep data out of the folder of the workflow, or list it in .whimbrelignore",
+                remedy="move the workflow into a folder of its own, or take data out of .py files",
             )
         await self.wire.put_bundle(made.bundle, made.data)
 

@@ -1,8 +1,11 @@
-"""Files and workflows of a user -> what the registry takes: specifications, a code archive, a version.
+"""Files and workflows of a user -> what the registry takes: specifications, a code archive, a
+version.
 
-Called by the client and the command line. Pure but for reading files; hands to `compiler.py` and `bundle.py`.
+Called by the client and the command line. Pure but for reading files; hands to `compiler.py` and
+`bundle.py`.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +38,11 @@ class Loaded:
 
     def workflows(self) -> tuple[Any, ...]:
         """Those written in this very file, in order."""
-        from whimbrel.workflow import Workflow
-
-        found = (item for item in vars(self.module).values() if isinstance(item, Workflow))
+        found = members_of(list(vars(self.module).values()), workflow_class())
         return tuple(
-            item for item in dict.fromkeys(found) if item.function.__module__ == self.module.__name__
+            item
+            for item in dict.fromkeys(found)
+            if item.function.__module__ == self.module.__name__
         )
 
     def workflow(self, name: str) -> Any:
@@ -49,6 +52,16 @@ class Loaded:
         if hasattr(self.module, name):
             raise InvalidInput(f"{self.path}: {name} is no workflow", remedy=_offer(found))
         raise InvalidInput(f"{self.path} has no workflow {name!r}", remedy=_offer(found))
+
+
+def workflow_class() -> type[Any]:
+    from whimbrel.workflow import Workflow
+
+    return Workflow  # pyright: ignore[reportUnknownVariableType] generic over a signature nobody knows here
+
+
+def members_of(members: list[Any], kind: type[Any]) -> list[Any]:
+    return [item for item in members if isinstance(item, kind)]
 
 
 def _offer(found: Mapping[str, Any]) -> str:
@@ -66,29 +79,31 @@ def prepare(source: Any) -> Source:
     """A workflow, or every workflow of a loaded file or a module."""
     from whimbrel.bundle import make_bundle
     from whimbrel.compiler import compile_workflow
-    from whimbrel.workflow import Workflow
 
+    workflows: tuple[Any, ...]
     match source:
-        case Workflow():
-            workflows: tuple[Any, ...] = (source,)
         case Loaded():
             workflows = source.workflows()
         case ModuleType():
             workflows = Loaded(Path(source.__file__ or "?"), source).workflows()
+        case _ if isinstance(source, workflow_class()):
+            workflows = (source,)
         case _:
             raise InvalidInput(
                 f"{source!r} can't be registered", remedy="give a workflow or a module with some"
             )
     if not workflows:
-        raise InvalidInput(f"{source} has no workflow", remedy=_offer({}))
-    made = make_bundle(workflows[0])
-    specs = tuple(compile_workflow(item, bundle=made.digest) for item in workflows)
-    meaning = sha256("\n".join([made.digest, *(digest(item) for item in specs)]))
-    return Source(specs, made.digest, made.data, meaning[:VERSION_DIGITS])
+        where = source.path if isinstance(source, Loaded) else source
+        raise InvalidInput(f"{where} has no workflow", remedy=_offer({}))
+    bundle, data = make_bundle(inspect.getfile(workflows[0].function))
+    specs = tuple(compile_workflow(item, bundle=bundle) for item in workflows)
+    meaning = sha256("\n".join([bundle, *(digest(item) for item in specs)]))
+    return Source(specs, bundle, data, meaning[:VERSION_DIGITS])
 
 
 def input_forms(workflow: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Python values as JSON forms. Files can't be given: their bytes would need a store of a region."""
+    """Python values as JSON forms. Files can't be given: their bytes would need a store of a
+    region."""
     from whimbrel import values
 
     kinds: Mapping[str, Any] = workflow.interface.inputs
@@ -104,7 +119,10 @@ def input_forms(workflow: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def interface_of(workflow: Any) -> Interface:
-    return workflow.interface.spec
+    """Compiles it, so that a graph that can't be is refused before anything else is asked."""
+    from whimbrel.compiler import compile_workflow
+
+    return compile_workflow(workflow, bundle="").interface
 
 
 def placement_of(workflow: Any) -> PlacementPolicy:

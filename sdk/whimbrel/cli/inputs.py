@@ -6,7 +6,7 @@ Called by `run`; what doesn't fit is refused with the name of the input, its typ
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from whimbrel.errors import InvalidInput
 from whimbrel.spec import Interface, Variable
@@ -65,11 +65,12 @@ def describe(schema: Mapping[str, Any]) -> str:
     """A type as a word or two."""
     if "$artifact" in json.dumps(schema):
         return "file"
-    match schema:
-        case {"enum": list(values)}:
-            return "|".join(str(value) for value in cast("list[Any]", values))
-        case {"anyOf": list(options)}:
-            return " or ".join(describe(option) for option in cast("list[dict[str, Any]]", options))
+    shape: Any = schema
+    match shape:
+        case {"enum": [*values]}:
+            return "|".join(str(value) for value in values)
+        case {"anyOf": [*options]}:
+            return " or ".join(describe(option) for option in options)
         case {"format": "date-time"}:
             return "time"
         case {"type": "array" | "object"}:
@@ -94,16 +95,13 @@ def parse(text: str, variable: Variable) -> Any:
 
 def _alternatives(schema: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The simple types a schema allows, text last: it takes anything."""
-    match schema:
+    shape: Any = schema
+    match shape:
         case {"$ref": str(ref)}:
             name = ref.rpartition("/")[2]
             return _alternatives(root.get("$defs", {}).get(name, {}), root)
-        case {"anyOf": list(options)}:
-            found = [
-                item
-                for option in cast("list[dict[str, Any]]", options)
-                for item in _alternatives(option, root)
-            ]
+        case {"anyOf": [*options]}:
+            found = [item for option in options for item in _alternatives(option, root)]
             return sorted(found, key=lambda item: item.get("type") == "string")
         case _:
             return [schema]
@@ -135,9 +133,10 @@ def _parse_one(text: str, schema: Mapping[str, Any]) -> tuple[bool, Any]:
 
 
 def _example(schema: Mapping[str, Any]) -> str:
-    match schema:
+    shape: Any = schema
+    match shape:
         case {"enum": [first, *_]}:
-            return str(cast("Any", first))
+            return str(first)
         case {"type": "integer"}:
             return "3"
         case {"type": "number"}:

@@ -15,7 +15,7 @@ from whimbrel.cli.show import Form
 from whimbrel.errors import InvalidInput
 from whimbrel.spec import Interface, Mode, PlacementPolicy
 
-CONTEXT = {
+CONTEXT: dict[str, Any] = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "help_option_names": [],
@@ -63,13 +63,13 @@ def run(
     Example: whimbrel run pipelines/digits.py digits --remote --follow --depth 3
     """
     if file is None or workflow is None:
-        _usage(context, asked=asked_help, interface=None)
+        raise _usage(context, asked=asked_help, interface=None)
     from whimbrel import client_source
 
     loaded = client_source.load(file).workflow(workflow)
     interface = client_source.interface_of(loaded)
     if asked_help:
-        _usage(context, asked=True, interface=interface)
+        raise _usage(context, asked=True, interface=interface)
     given = inputs.forms(interface, inputs.split_options(context.args), _document(document))
     if remote or dry_run:
         policy = _policy(loaded, region, mode)
@@ -87,7 +87,7 @@ def run(
     _here(loaded, given, output)
 
 
-def _usage(context: typer.Context, *, asked: bool, interface: Interface | None) -> None:
+def _usage(context: typer.Context, *, asked: bool, interface: Interface | None) -> Exception:
     text = context.get_help()
     if interface is not None:
         lines = [
@@ -98,8 +98,8 @@ def _usage(context: typer.Context, *, asked: bool, interface: Interface | None) 
         text += "\n\nInputs of the workflow:\n" + ("\n".join(lines) or "  none")
     if asked:
         show.out().print(text, markup=False)
-        raise typer.Exit(0)
-    raise InvalidInput(
+        return typer.Exit(0)
+    return InvalidInput(
         "which file and which workflow?", remedy="write: whimbrel run FILE.py NAME [--input value]"
     )
 

@@ -28,8 +28,12 @@ class Form(StrEnum):
     YAML = "yaml"
 
 
+WIDE = 240
+"""Columns of what is not a terminal: nothing there wraps a line."""
+
+
 def out() -> Console:
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def err() -> Console:
@@ -54,7 +58,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> None:
         sheet.add_column(column, no_wrap=not sys.stdout.isatty())
     for row in rows:
         sheet.add_row(*row)
-    out().print(sheet, soft_wrap=False, width=None if sys.stdout.isatty() else 240)
+    out().print(sheet)
 
 
 def say(text: str) -> None:

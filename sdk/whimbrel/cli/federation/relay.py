@@ -28,6 +28,10 @@ class Relay:
     def cut(self) -> None:
         self._open.clear()
 
+    def open(self) -> None:
+        """Forwards from now on, also what came while it was cut."""
+        self._open.set()
+
     def heal(self) -> None:
         """Forwards again; connections from the time of the cut are dropped, their bytes are
         lost."""

@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import psutil
@@ -68,6 +68,7 @@ class Supervisor:
         for region in self.plan.regions:
             self.relays[region] = [Relay(HOST, port) for port in self.ports.routers]
             for relay in self.relays[region]:
+                relay.cut()  # agents wait at the door until their regions are registered
                 await relay.start(HOST)
             faults.find_again(self.folder.store(region))
         for part in foundation(self.plan, self.ports):
@@ -127,19 +128,26 @@ class Supervisor:
         await self._healthy()
         wire = self.wire()
         try:
+            epochs: dict[str, int] = {}
             for region in self.plan.regions:
-                await until(lambda name=region: wire.register_cluster(name, region=name))
-            await self._heard(wire, self.plan.regions)
+                cluster = await until(lambda name=region: wire.register_cluster(name, region=name))
+                epochs[region] = cluster.cluster_epoch + 1
+            for relays in self.relays.values():
+                for relay in relays:
+                    relay.open()
+            await self._heard(wire, epochs)
         finally:
             await wire.close()
 
-    async def _heard(self, wire: Wire, regions: Iterable[str]) -> None:
-        missing = set(regions)
+    async def _heard(self, wire: Wire, epochs: Mapping[str, int]) -> None:
+        """Until each cluster lives with a session at least that new: a lease outlives its agent."""
+        missing = dict(epochs)
         while missing:
-            clusters = await until(wire.clusters)
-            missing -= {cluster.name for cluster in clusters if cluster.alive}
+            for cluster in await until(wire.clusters):
+                if cluster.alive and cluster.cluster_epoch >= missing.get(cluster.name, 0):
+                    missing.pop(cluster.name, None)
             if missing:
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.05)
 
     def wire(self) -> Wire:
         endpoint = f"{HOST}:{self.ports.control_plane}"
@@ -253,15 +261,17 @@ class Supervisor:
         for relay in self.relays[region]:
             relay.heal()
         self.states[region] = "up"
-        process = self.processes[f"agent/{region}"]
-        if not process.pid:
-            await process.stop()
-            await self._start(self._agent(region))
-        self.write()
         wire = self.wire()
         try:
             async with asyncio.timeout(HEARD_SECONDS):
-                await self._heard(wire, [region])
+                epoch = (await until(lambda: wire.cluster(region))).cluster_epoch
+                process = self.processes[f"agent/{region}"]
+                if not process.pid:
+                    epoch += 1
+                    await process.stop()
+                    await self._start(self._agent(region))
+                self.write()
+                await self._heard(wire, {region: epoch})
         except TimeoutError:
             raise Unreachable(
                 f"{region} is started but was not heard within {HEARD_SECONDS:.0f} s",
