@@ -115,6 +115,7 @@ class Pool:
                 worker.forget_files()
             for family in [*self.families.values(), *self._leaving]:
                 self._kill(family)
+            self._kill_strangers()
             self.socket.unlink(missing_ok=True)
         for connection in list(self._connections):
             connection.peer = None
@@ -205,6 +206,15 @@ class Pool:
             elif (family.starting or overdue) and family.pid:
                 self._check(family)
         self._leaving = [family for family in self._leaving if family.reap() is None]
+
+    def _kill_strangers(self) -> None:
+        """Families of earlier agents that have not come back yet."""
+        for file in self.folder.glob("family-*.pid"):
+            with suppress(OSError, ValueError):
+                about = json.loads(file.read_text())
+                if start_time(about["pid"]) == about["start"]:
+                    os.kill(about["pid"], signal.SIGKILL)
+            file.unlink(missing_ok=True)
 
     async def _gone(self) -> None:
         """Wait, not for ever, until the kernel has taken what was killed."""
