@@ -13,6 +13,9 @@ from whimbrel.archive import Limits, pack, unpack
 from whimbrel.errors import InvalidInput
 
 
+_FILE, _FOLDER = "file", "folder"
+
+
 class CheckpointBackend(Protocol):
     def load(self) -> bytes | None:
         """The newest one of this node, None when there is none."""
@@ -49,11 +52,12 @@ class Checkpoint:
     def save(self, path: str | os.PathLike[str]) -> None:
         """A file or a whole folder."""
         source = Path(path)
-        files = [(source.name, source)]
         if source.is_dir():
             found = (item for item in source.rglob("*") if item.is_file())
-            files = [(item.relative_to(source).as_posix(), item) for item in found]
-        elif not source.is_file():
+            files = [(f"{_FOLDER}/{item.relative_to(source).as_posix()}", item) for item in found]
+        elif source.is_file():
+            files = [(_FILE, source)]
+        else:
             raise InvalidInput(f"there is nothing to save at {source}")
         with tempfile.TemporaryFile() as archive:
             pack(files, archive)
@@ -61,19 +65,19 @@ class Checkpoint:
             self.write(archive.read())
 
     def restore(self, path: str | os.PathLike[str]) -> bool:
-        """Unpacks what `save` wrote: a file at `path`, a folder into it. False when there is none."""
+        """Puts what `save` wrote at `path`, in place of what is there. False when there is none."""
         data = self.read()
         if data is None:
             return False
         target = Path(path)
         with tempfile.TemporaryDirectory(dir=target.parent) as fresh:
-            unpack(data, Path(fresh, "c"), limits=Limits())
-            found = list(Path(fresh, "c").iterdir())
-            single = len(found) == 1 and found[0].name == target.name and found[0].is_file()
-            if single:
-                found[0].replace(target)
-            else:
-                target.mkdir(parents=True, exist_ok=True)
-                for item in found:
-                    item.replace(target / item.name)
+            unpack(data, Path(fresh, "new"), limits=Limits())
+            if (file := Path(fresh, "new", _FILE)).is_file():
+                file.replace(target)
+                return True
+            folder = Path(fresh, "new", _FOLDER)
+            folder.mkdir(exist_ok=True)  # an empty one has no entry
+            if target.exists():
+                target.rename(Path(fresh, "old"))
+            folder.rename(target)
         return True

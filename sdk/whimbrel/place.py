@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_OURS = str(Path(__file__).parent) + "/"
+_NOT_THEIRS = (str(Path(__file__).parent) + "/", str(Path(ast.__file__).parent) + "/", "<")
 
 
 def of_function(function: Callable[..., Any], *, parameter: str = "") -> str:
@@ -36,10 +36,11 @@ def of_function(function: Callable[..., Any], *, parameter: str = "") -> str:
 
 
 def of_caller() -> str:
-    """The innermost line outside this package that led here."""
+    """The innermost line outside this package and Python's library that led here."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] the documented fast way
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(_OURS):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        file = frame.f_code.co_filename
+        if not file.startswith(_NOT_THEIRS) or "/site-packages/" in file:
+            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

@@ -5,6 +5,7 @@ Driven by `workflow.py`, fed by `task.py`; the compiler and the local run read t
 
 import difflib
 import re
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -159,14 +160,14 @@ class Recorder:
                 )
             case list() | tuple() if _holds_promise(value):
                 items = cast("list[Any]", value)
-                inner = _item_kind(kind, list)
+                inner = _item_kind(kind, list, what=what, where=where)
                 made = [
                     self.binding(item, inner, what=f"{what}[...]", where=where) for item in items
                 ]
                 return spec.ListBinding(tuple(made))
             case dict() if _holds_promise(value):
                 pairs = cast("dict[str, Any]", value).items()
-                inner = _item_kind(kind, dict)
+                inner = _item_kind(kind, dict, what=what, where=where)
                 return spec.MapBinding(
                     {
                         key: self.binding(item, inner, what=f"{what}[{key!r}]", where=where)
@@ -197,24 +198,17 @@ def _holds_promise(value: Any) -> bool:
             return False
 
 
-def _item_kind(kind: Any, container: type) -> Any:
-    import typing
-
+def _item_kind(kind: Any, container: type, *, what: str, where: str) -> Any:
+    if kind in (Any, container):
+        return Any
     for option in (kind, *typing.get_args(kind)):
         if typing.get_origin(option) is container:
             return typing.get_args(option)[-1]
-    return Any if kind in (Any, container) else _Unfit(kind)
-
-
-@dataclass(frozen=True)
-class _Unfit:
-    """A type that nothing fits: a list given where no list is taken."""
-
-    kind: Any
-
-    @property
-    def __name__(self) -> str:
-        return f"{type_of(self.kind)} (no list or dict)"
+    raise InvalidInput(
+        f"{what} takes {type_of(kind)}, not a {container.__name__}",
+        remedy=f"give it a value of type {type_of(kind)}, or change the annotation",
+        place=where,
+    )
 
 
 def wrap(interface: Interface, promises: dict[str, Promise], nodes: tuple[Node, ...]) -> Any:
