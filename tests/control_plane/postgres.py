@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of its `postgres` database; "" and nothing started when it can't be had."""
     if url := os.environ.get("WHIMBREL_TEST_POSTGRES", ""):
         yield url
@@ -21,14 +22,12 @@ def postgres(folder: Path) -> Iterator[str]:
     if not BINARIES or (os.geteuid() == 0 and not shutil.which("runuser")):
         yield ""
         return
-    data = folder / "postgres"
-    data.mkdir()
+    # Not in pytest's own folder: that is closed to the user that PostgreSQL has to run as.
+    data = Path(tempfile.mkdtemp(prefix="whimbrel-postgres-"))
     become: list[str] = []
     if os.geteuid() == 0:
         # PostgreSQL refuses to run as root; its package made a user for it.
         shutil.chown(data, "postgres")
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
         become = ["runuser", "-u", "postgres", "--"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -47,4 +46,5 @@ def postgres(folder: Path) -> Iterator[str]:
     try:
         yield f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres"
     finally:
-        run("pg_ctl", "-D", str(data / "db"), "-m", "immediate", "stop")
+        run("pg_ctl", "-D", str(data / "db"), "-w", "-m", "immediate", "stop")
+        shutil.rmtree(data)

@@ -4,6 +4,9 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from control_plane.database import Database
 from control_plane.ledger.events import Batch, Event, Result
 from control_plane.ledger.fence import (
@@ -16,9 +19,6 @@ from control_plane.ledger.fence import (
     locked,
     owns,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.control_plane.world import World, chain, output
 
 ROW = FenceRow("x", 3, "east", 5, "d3", 0, terminal=False)

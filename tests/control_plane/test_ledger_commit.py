@@ -1,6 +1,9 @@
 """Commits: numbering, exactly one live output, endings, and that a stale epoch changes nothing."""
 
 import pytest
+from whimbrel.errors import Fenced
+from whimbrel.spec import Artifact, Failure, Owner, Phase
+
 from control_plane.ledger.events import (
     Batch,
     Body,
@@ -14,9 +17,6 @@ from control_plane.ledger.events import (
     Succeeded,
     Unreachable,
 )
-from whimbrel.errors import Fenced
-from whimbrel.spec import Artifact, Failure, Owner, Phase
-
 from tests.control_plane.world import World, chain, output
 
 pytestmark = pytest.mark.anyio
@@ -239,9 +239,7 @@ async def test_i10_unreadable_input_takes_back_what_was_made_from_it(world: Worl
     await world.join("east")
     run = await world.running(chain("a", "b", "c", "d"))
     # c passes on the file that b made.
-    await world.send(
-        run, output("a"), output("b", uri="file:///b"), output("c", uri="file:///b")
-    )
+    await world.send(run, output("a"), output("b", uri="file:///b"), output("c", uri="file:///b"))
     answer = await world.send(run, Unreachable("d", ("file:///b",)))
     assert results(answer) == []
     view = await world.view(run)
@@ -261,9 +259,7 @@ async def test_i10_unreadable_input_takes_back_what_was_made_from_it(world: Worl
 async def test_one_batch_serves_many_runs(world: World) -> None:
     await world.join("east")
     runs = [await world.running(chain("a"), name=f"run{index}") for index in range(5)]
-    events = tuple(
-        Event(run, 1, body) for run in runs for body in (output("a"), Succeeded("{}"))
-    )
+    events = tuple(Event(run, 1, body) for run in runs for body in (output("a"), Succeeded("{}")))
     done = await world.ledger.commit(Batch("east", 1, 1, events))
     assert (done.cursor, done.verdicts) == (10, ())
     assert sorted(done.moved) == sorted(runs)

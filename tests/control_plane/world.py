@@ -8,6 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import text
+from whimbrel.errors import Unreachable
+from whimbrel.spec import (
+    Artifact,
+    Assignment,
+    Interface,
+    NodeSpec,
+    OutputRef,
+    TaskSpec,
+    Variable,
+    WorkflowSpec,
+    sha256,
+)
+
 from control_plane.clusters.service import Clusters
 from control_plane.database import Database
 from control_plane.executions.changes import Changes
@@ -35,19 +49,6 @@ from control_plane.routing.port import (
     Verdict,
 )
 from control_plane.traces.spans import Spans
-from sqlalchemy import text
-from whimbrel.errors import Unreachable
-from whimbrel.spec import (
-    Artifact,
-    Assignment,
-    Interface,
-    NodeSpec,
-    OutputRef,
-    TaskSpec,
-    Variable,
-    WorkflowSpec,
-    sha256,
-)
 
 CODE = b"print('a bundle')"
 BUNDLE = hashlib.sha256(CODE).hexdigest()
