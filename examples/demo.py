@@ -11,11 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.rule import Rule
 from whimbrel import Client
 from whimbrel.cli import execution as execution_commands
-from whimbrel.cli import trace
+from whimbrel.cli import show, trace
 from whimbrel.cli.follow import Story
 from whimbrel.client_views import ExecutionView
 
@@ -23,7 +22,7 @@ PIPELINE = Path(__file__).with_name("digits.py")
 WORKFLOW = "digits"
 SPANS_SECONDS = 2.0
 """For the last spans to arrive; fewer may show a tree without its newest leaves."""
-console = Console(highlight=False)
+console = show.out()
 
 
 def whimbrel(*arguments: str) -> None:
@@ -54,10 +53,11 @@ def follow_and_kill(client: Client, name: str, data: Path) -> tuple[ExecutionVie
     return execution.view, killed
 
 
-def report(client: Client, view: ExecutionView) -> None:
+def report(client: Client, view: ExecutionView, data: Path) -> None:
     console.print(Rule("nodes"))
     for node in view.nodes:
-        console.print(f"  {node.id:<18} {node.phase:<10} {node.cluster:<9} {node.lineage or 'new'}")
+        why = (node.lineage or "computed once").replace(f"{data.as_uri()}/", "")
+        console.print(f"  {node.id:<10} {node.phase:<10} {node.cluster:<9} {why}", markup=False)
     console.print(Rule("placements, with a verdict for every cluster"))
     execution_commands.placements(view)
     time.sleep(SPANS_SECONDS)
@@ -77,7 +77,7 @@ def run(data: Path) -> int:
     )  # fmt: skip
     with Client(endpoint) as client:
         view, killed = follow_and_kill(client, name, data)
-        report(client, view)
+        report(client, view, data)
     moved = bool(killed) and view.cluster != killed
     good = view.phase == "SUCCEEDED" and moved
     console.print(Rule(style="green" if good else "red"))

@@ -3,7 +3,7 @@ errors."""
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,8 @@ class Endpoint(registry_pb2_grpc.RegistryServicer, execution_pb2_grpc.Executions
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    yield Endpoint()
+def endpoint() -> Endpoint:
+    return Endpoint()
 
 
 @pytest.fixture
