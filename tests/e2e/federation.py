@@ -98,9 +98,8 @@ class Federation:
 
     @contextlib.contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
-        paths = [p for p in self.data.rglob("*.db") if b"execution_fence" in p.read_bytes()]
-        assert len(paths) == 1, paths
-        connection = sqlite3.connect(f"file:{paths[0]}?mode=ro", uri=True, timeout=10)
+        path = self.data / "control-plane.db"
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
         connection.row_factory = sqlite3.Row
         try:
             yield connection
