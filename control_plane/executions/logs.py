@@ -62,6 +62,8 @@ class Logs:
         strict: bool,
     ) -> AsyncIterator[Piece]:  # fmt: skip
         name, attempt, stream = key
+        if attempt == node.attempt and silent(node, stream):
+            reading.ended = True
         place = LogPlace(view.id, name, attempt, stream)
         while not reading.ended:
             try:
@@ -78,6 +80,12 @@ class Logs:
             if not part.data:
                 return
             yield Piece(name, part.attempt or attempt, stream, part.data)
+
+
+def silent(node: NodeView, stream: str) -> bool:
+    """Is it settled that the newest attempt wrote nothing there? No region needs to be asked then."""
+    written = node.stderr if stream == "stderr" else node.stdout
+    return node.phase in ("SUCCEEDED", "FAILED") and written is None
 
 
 def wanted(view: View, node: str) -> list[NodeView]:
