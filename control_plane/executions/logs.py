@@ -62,8 +62,6 @@ class Logs:
         strict: bool,
     ) -> AsyncIterator[Piece]:  # fmt: skip
         name, attempt, stream = key
-        if attempt == node.attempt and silent(node, stream):
-            reading.ended = True
         place = LogPlace(view.id, name, attempt, stream)
         while not reading.ended:
             try:
@@ -72,7 +70,7 @@ class Logs:
                 )
             except (Unreachable, Refused):
                 # While it is followed the cluster may come back, or the node run elsewhere.
-                if strict:
+                if strict and not (attempt == node.attempt and silent(node, stream)):
                     raise
                 return
             reading.offset += len(part.data)
@@ -83,7 +81,8 @@ class Logs:
 
 
 def silent(node: NodeView, stream: str) -> bool:
-    """Is it settled that the newest attempt wrote nothing there? No region needs to be asked then."""
+    """Is it settled that the newest attempt wrote nothing there? No region needs to be asked
+    then."""
     written = node.stderr if stream == "stderr" else node.stdout
     return node.phase in ("SUCCEEDED", "FAILED") and written is None
 
