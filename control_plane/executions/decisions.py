@@ -5,6 +5,7 @@ the next fence would have, and is overwritten by the next decision.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -51,12 +52,22 @@ async def keep_decisions(
     )
 
 
-async def pending_causes(connection: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
-    """Why each execution was last looked at, when that look found no cluster."""
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The last decision of an execution, when it found no cluster."""
+
+    cause: str
+    reason: str
+    verdicts: str
+
+
+async def pending(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Pending]:
     found = await connection.execute(
-        select(PLACEMENT.c.execution, PLACEMENT.c.cause, PLACEMENT.c.cluster)
-        .where(PLACEMENT.c.execution.in_(list(names)))
-        .order_by(PLACEMENT.c.epoch)
+        select(PLACEMENT).where(PLACEMENT.c.execution.in_(list(names))).order_by(PLACEMENT.c.epoch)
     )
-    newest = {execution: (cause, cluster) for execution, cause, cluster in found}
-    return {name: cause for name, (cause, cluster) in newest.items() if not cluster}
+    newest = {row["execution"]: row for row in found.mappings()}
+    return {
+        name: Pending(row["cause"], row["reason"], row["verdicts"])
+        for name, row in newest.items()
+        if not row["cluster"]
+    }

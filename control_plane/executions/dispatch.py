@@ -17,7 +17,7 @@ from whimbrel.spec import Assignment, Phase, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
-from control_plane.executions.decisions import keep_decisions, pending_causes
+from control_plane.executions.decisions import Pending, keep_decisions, pending
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
@@ -81,7 +81,7 @@ class Dispatch:
     ) -> list[Dispatched]:
         async with self.database.read() as connection:
             loaded = await load(connection, names)
-            causes = {} if cause else await pending_causes(connection, loaded)
+            before = await pending(connection, loaded)
         standing = [item for item in loaded.values() if assigned(item.row)]
         to_place = [item for item in loaded.values() if unowned(item.row)]
         if again:
@@ -91,7 +91,7 @@ class Dispatch:
         started = time.time_ns()
         async with self.database.write() as connection:
             fenced = await apply(
-                connection, [(loaded[d.execution], d) for d in decisions], cause or "launch", causes
+                connection, [(loaded[d.execution], d) for d in decisions], cause, before
             )
         self._record("fence", started, fenced, loaded)
         crash_point("dispatch.after_fence")
@@ -199,7 +199,7 @@ async def apply(
     connection: AsyncConnection,
     decided: Sequence[tuple[Loaded, Decision]],
     cause: str,
-    causes: Mapping[str, str],
+    before: Mapping[str, Pending],
 ) -> list[Dispatched]:
     """Fences what found a cluster, marks the rest WAITING; what has changed since is left alone."""
     if not decided:
@@ -214,7 +214,7 @@ async def apply(
         if not answer.fenced or answer.row is None or answer.row.owner_cluster != decision.cluster:
             continue
         name, epoch, cluster = item.row.execution, answer.row.epoch, decision.cluster
-        why = causes.get(name, cause)
+        why = cause_of(name, cause, before)
         done.append(Dispatched(name, epoch, cluster))
         kept.append((decision, epoch, why))
         story.append(Entry(name, epoch, "placed", cluster, f"in {decision.region} ({why})"))
@@ -229,7 +229,9 @@ async def apply(
         if current.get(name) != item.row:
             continue
         done.append(Dispatched(name, item.row.epoch, "", decision.reason))
-        kept.append((decision, item.row.epoch + 1, causes.get(name, cause)))
+        if item.phase == Phase.WAITING and same(decision, before.get(name)):
+            continue
+        kept.append((decision, item.row.epoch + 1, cause_of(name, cause, before)))
         if item.phase != Phase.WAITING:
             story.append(Entry(name, item.row.epoch, "waiting", "", decision.reason))
         rows.append(change(item, Phase.WAITING, decision))
@@ -237,6 +239,20 @@ async def apply(
     await write_phases(connection, rows)
     await tell(connection, story)
     return done
+
+
+def cause_of(execution: str, cause: str, before: Mapping[str, Pending]) -> str:
+    return cause or (before[execution].cause if execution in before else "launch")
+
+
+def same(decision: Decision, before: Pending | None) -> bool:
+    """Nothing new to say of a run that waits; else every look would be a change to its
+    followers."""
+    return (
+        before is not None
+        and before.reason == decision.reason
+        and before.verdicts == documents.texts(decision.verdicts)
+    )
 
 
 def wish(row: FenceRow, decision: Decision) -> FenceWish:

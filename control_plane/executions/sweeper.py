@@ -29,7 +29,7 @@ from control_plane.routing.port import Movement, Router
 LOG = logging.getLogger(__name__)
 EXECUTION = table(Execution)
 SECOND = 1_000_000_000
-BATCH = 1000
+BATCH = 10_000
 
 FRESH_SECONDS = 1.0
 """Rows younger than this are still in the hands of who wrote them. Shorter: work done twice, which

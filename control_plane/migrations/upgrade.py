@@ -10,7 +10,8 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from whimbrel.errors import Refused
+from sqlalchemy.exc import DBAPIError
+from whimbrel.errors import Refused, Unreachable
 
 from control_plane.database import Database
 
@@ -18,8 +19,14 @@ FOLDER = Path(__file__).parent
 
 
 async def upgrade(database: Database) -> None:
-    async with database.write() as connection:
-        await connection.run_sync(_upgrade)
+    try:
+        async with database.write() as connection:
+            await connection.run_sync(_upgrade)
+    except (OSError, DBAPIError) as error:
+        raise Unreachable(
+            f"can't use the database {database.url.render_as_string()}: {error}",
+            remedy="is it there, is it a database, and may this user write to it?",
+        ) from error
 
 
 def _upgrade(connection: Connection) -> None:

@@ -7,6 +7,7 @@ trace`. Bounded: the oldest go first.
 import asyncio
 import json
 import sqlite3
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,14 +53,14 @@ class Traces:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
-        self._waiting: list[Span] = []
+        self._waiting: deque[Span] = deque()
         self._writing = asyncio.Lock()
         self._batches = 0
         self.dropped = 0
 
     def take(self, spans: Sequence[Span]) -> None:
-        room = QUEUE - len(self._waiting)
-        self._waiting += spans[:room]
+        room = max(QUEUE - len(self._waiting), 0)
+        self._waiting.extend(spans[:room])
         self.dropped += max(len(spans) - room, 0)
 
     async def run(self) -> None:
@@ -70,7 +71,8 @@ class Traces:
     async def flush(self) -> None:
         async with self._writing:
             if self._waiting:
-                batch, self._waiting = self._waiting, []
+                # Exporters add from their own threads: take what is there, never swap the queue.
+                batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
                 await asyncio.to_thread(self._write, batch)
 
     def _write(self, batch: Sequence[Span]) -> None:

@@ -1,4 +1,4 @@
-"""The database: real transactions, migrations that match the rows, and a clear no to a newer one."""
+"""The database: real transactions, migrations that match the rows, a clear no to a newer one."""
 
 import asyncio
 from pathlib import Path

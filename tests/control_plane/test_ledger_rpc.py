@@ -1,7 +1,7 @@
-"""Every mutating message of an agent, made from the wire contract itself, replayed when it is stale.
+"""Every mutating message of an agent, made from the wire contract, replayed when it is stale.
 
-A new rpc or a new kind of event that this file does not know fails here, so that none comes without
-its check.
+A new rpc or a new kind of event that this file does not know fails here, so that none comes
+without its check.
 """
 
 from collections.abc import Iterator
