@@ -1,7 +1,7 @@
-"""Which model reads handwritten digits best? Five are trained side by side on scikit-learn's digits.
+"""Which model reads handwritten digits best? Five are trained side by side on real digits.
 
     python examples/digits.py                          # here
-    whimbrel run examples/digits.py digits --remote    # in a region, and in another if that one dies
+    whimbrel run examples/digits.py digits --remote    # in a region, or in another if it dies
 
 Data passes between the tasks as files; every model saves a checkpoint after each round of training.
 """

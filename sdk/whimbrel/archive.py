@@ -1,7 +1,7 @@
-"""Folders as one object: a tar that has the same bytes for the same content, and its safe unpacking.
+"""Folders as one object: a tar with the same bytes for the same content, and its safe unpacking.
 
-Used by `bundle.py` for code and by `artifacts.py` for directories. Not compressed: the bytes don't depend on a zlib
-version, and there is nothing that blows up when it is unpacked.
+Used by `bundle.py` for code and by `artifacts.py` for directories. Not compressed: the bytes don't
+depend on a zlib version, and there is nothing that blows up when it is unpacked.
 """
 
 import io
@@ -23,7 +23,7 @@ class Limits:
 
 
 def pack(files: Iterable[tuple[str, Path]], into: IO[bytes]) -> None:
-    """Writes (name, file) pairs in the order of their names; times, owners and modes are left out."""
+    """Writes (name, file) pairs ordered by name; times, owners and modes are left out."""
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, path in sorted(files):
             about = tarfile.TarInfo(name)
@@ -34,9 +34,10 @@ def pack(files: Iterable[tuple[str, Path]], into: IO[bytes]) -> None:
 
 
 def unpack(source: bytes | Path, target: Path, *, limits: Limits) -> None:
-    """Only regular files and folders below `target`; anything else refuses the whole archive before it is touched.
+    """Only regular files and folders below `target`; the whole archive is checked before a write.
 
-    Raises InvalidInput for links, devices, absolute names, `..` or a damaged archive, TooLarge over the limits.
+    Raises InvalidInput for links, devices, absolute names, `..` or a damaged archive, TooLarge over
+    the limits.
     """
     try:
         with (

@@ -1,6 +1,7 @@
 """`File` and `Directory`: what a task hands on by reference, and the store that holds the bytes.
 
-A producer returns `File(path)`; `values.py` has it uploaded. A consumer gets one that is fetched at its first use.
+A producer returns `File(path)`; `values.py` has it uploaded. A consumer gets one that is fetched at
+its first use.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Store(Protocol):
-    """Where bytes go and come from while a task runs; `put_file` keeps a copy that nobody changes."""
+    """Where bytes go and come from while a task runs; what `put_file` keeps never changes."""
 
     def put_file(self, path: Path, *, kind: str = "file") -> Artifact: ...
 
@@ -44,7 +45,7 @@ class NoStore:
 
 
 class _Reference:
-    """What File and Directory share: a path, or an artifact that becomes one when it is first asked for."""
+    """What File and Directory share: a path, or an artifact that becomes one when asked for."""
 
     _kind = "file"
 
@@ -111,7 +112,7 @@ class _Reference:
             case _Reference():
                 if isinstance(value, cls):
                     return value
-            case {"$artifact": dict() as fields} if len(value) == 1:
+            case {"$artifact": fields} if len(value) == 1 and isinstance(fields, dict):
                 context = cast("dict[str, Any]", info.context or {})
                 store = context.get("store") or NoStore()
                 return cls.of(_artifact(cast("dict[str, Any]", fields), cls._kind), store)
@@ -146,7 +147,7 @@ class _Reference:
 
 
 class File(_Reference):
-    """One file. `File(path)` hands it on; `.path` and `open()` read it wherever the consumer runs."""
+    """One file. `File(path)` hands it on; `.path` and `open()` read it where the consumer runs."""
 
     def open(self, mode: str = "r", *, encoding: str | None = None) -> IO[Any]:
         encoding = encoding or (None if "b" in mode else "utf-8")
@@ -159,7 +160,10 @@ class File(_Reference):
 
 
 class Directory(_Reference):
-    """A folder, as one object: equal trees are equal values. Links are not followed; empty folders are left out."""
+    """A folder, as one object.
+
+    Equal trees are equal values. Links and empty folders are left out.
+    """
 
     _kind = "directory"
 

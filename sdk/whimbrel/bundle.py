@@ -1,7 +1,8 @@
 """The user's code as one object named by its digest, the way back, and the import of a user's file.
 
-Called by `whimbrel run` and `register` (make, load) and by the agent (extract). The archive is a plain
-tar with nothing but names and contents, so the same code has the same digest on every machine.
+Called by `whimbrel run` and `register` (make, load) and by the agent (extract). The archive is a
+plain tar with nothing but names and contents, so the same code has the same digest on every
+machine.
 """
 
 import importlib
@@ -34,6 +35,11 @@ def make_bundle(*paths: str | os.PathLike[str]) -> tuple[str, bytes]:
         path = Path(item).resolve()
         root, names = (path, None) if path.is_dir() else module_of(path)
         for name, file in _python_files(root, package=names):
+            if len(files) >= UNPACKED.entries:
+                raise TooLarge(
+                    f"there are more than {UNPACKED.entries} Python files below {root}",
+                    remedy="move the workflow into a folder of its own",
+                )
             if files.setdefault(name, file) != file:
                 raise InvalidInput(f"{file} and {files[name]} would both be {name} in the bundle")
     try:
@@ -65,7 +71,10 @@ def module_of(path: Path) -> tuple[Path, str]:
 
 
 def load_file(path: str | os.PathLike[str]) -> ModuleType:
-    """Imports a user's file under the name a region will use. InvalidInput says what is wrong, and where."""
+    """Imports a user's file under the name a region will use.
+
+    InvalidInput says what is wrong, and where.
+    """
     file = Path(path).resolve()
     try:
         text = file.read_bytes()

@@ -1,6 +1,7 @@
 """Save and resume inside a task: bytes that the next try of the node finds, also in another region.
 
-Read by user code through `current_context().checkpoint`; the runner gives the backend that keeps them.
+Read by user code through `current_context().checkpoint`; the runner gives the backend that keeps
+them.
 """
 
 import os
@@ -11,7 +12,6 @@ from typing import Protocol
 
 from whimbrel.archive import Limits, pack, unpack
 from whimbrel.errors import InvalidInput
-
 
 _FILE, _FOLDER = "file", "folder"
 

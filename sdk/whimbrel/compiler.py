@@ -1,6 +1,7 @@
 """A recorded workflow -> its immutable specification. Pure: no clock, no I/O.
 
-Called by the client before it registers; its result is stored by the registry and driven by an agent.
+Called by the client before it registers; its result is stored by the registry and driven by an
+agent.
 """
 
 from typing import Any
@@ -12,7 +13,10 @@ from whimbrel.workflow import Workflow
 
 
 def compile_workflow(workflow: Workflow[..., Any], *, bundle: str) -> spec.WorkflowSpec:
-    """Raises InvalidInput with file, line and remedy; the same code always gives the same digest."""
+    """Raises InvalidInput with file, line and remedy.
+
+    The same code always gives the same digest.
+    """
     graph = workflow.graph
     tasks: dict[str, Task[..., Any]] = {}
     for node in graph.nodes:

@@ -1,10 +1,11 @@
 """What a task can ask about the try it is in: `current_context()`.
 
-Set by whoever runs the task (`local.py`, `runtime_task.py`) with `entered(Context(...))`; read by user code.
+Set by whoever runs the task (`local.py`, `runtime_task.py`) with `entered(Context(...))`; read by
+user code.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -28,7 +29,10 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`attempt` counts from 1. `idempotency_key` is the same for every try of a node: for effects outside."""
+    """`attempt` counts from 1.
+
+    `idempotency_key` is the same for every try of a node: for effects outside the platform.
+    """
 
     execution_id: str
     node_id: str
@@ -61,7 +65,7 @@ def current_context() -> Context:
 
 
 @contextmanager
-def entered(context: Context) -> Iterator[None]:
+def entered(context: Context) -> Generator[None]:
     token = _current.set(context)
     try:
         yield

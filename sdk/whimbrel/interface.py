@@ -1,6 +1,7 @@
-"""The typed interface of a function: inputs with defaults, named outputs, and which type fits which.
+"""The typed interface of a function: inputs, defaults, named outputs, and which type fits which.
 
-Made by `@task` and `@workflow` at definition, where everything that can't travel is refused with its line.
+Made by `@task` and `@workflow` at definition, where everything that can't travel is refused with
+its line.
 """
 
 import dataclasses
@@ -20,14 +21,17 @@ Form = Literal["none", "one", "many"]
 
 @dataclasses.dataclass(frozen=True)
 class Interface:
-    """`outputs` by name; `form` tells how the function returns them, `named` the NamedTuple if there is one."""
+    """`outputs` by name.
+
+    `form` tells how the function returns them, `named` the NamedTuple if there is one.
+    """
 
     inputs: Mapping[str, Any]
     defaults: Mapping[str, Any]
     outputs: Mapping[str, Any]
     form: Form
     signature: inspect.Signature
-    named: type | None = None
+    named: type[Any] | None = None
     annotated: bool = True
 
     @cached_property
@@ -156,11 +160,12 @@ def _checked(function: Callable[..., Any], kind: Any, *, what: str, parameter: s
         ) from error
 
 
-def _outputs(kind: Any) -> tuple[dict[str, Any], Form, type | None]:
+def _outputs(kind: Any) -> tuple[dict[str, Any], Form, type[Any] | None]:
     if kind is None or kind is type(None):
         return {}, "none", None
-    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
-        return typing.get_type_hints(kind, include_extras=True), "many", kind
+    if isinstance(kind, type) and hasattr(kind, "_fields"):  # a NamedTuple
+        fields = typing.get_type_hints(kind, include_extras=True)
+        return fields, "many", cast("type[Any]", kind)
     if typing.get_origin(kind) is tuple:
         items = typing.get_args(kind)
         if items and Ellipsis not in items:
@@ -200,7 +205,10 @@ def _members(kind: Any) -> tuple[Any, ...] | None:
 
 
 def part(kind: Any, step: str | int) -> Any:
-    """The type of an attribute or item of a value of type `kind`; LookupError when there is none."""
+    """The type of an attribute or item of a value of type `kind`.
+
+    LookupError when there is none.
+    """
     kind = _plain(kind)
     match typing.get_origin(kind) or kind, typing.get_args(kind):
         case builtins_list, (item,) if builtins_list is list and isinstance(step, int):
@@ -212,8 +220,9 @@ def part(kind: Any, step: str | int) -> Any:
         case builtins_bare, () if builtins_bare in (list, dict):
             return Any
         case owner, _ if isinstance(owner, type) and isinstance(step, str):
-            if dataclasses.is_dataclass(owner) or hasattr(owner, "__pydantic_fields__"):
-                return typing.get_type_hints(owner, include_extras=True)[step]
+            known = cast("type[Any]", owner)
+            if dataclasses.is_dataclass(known) or hasattr(known, "__pydantic_fields__"):
+                return typing.get_type_hints(known, include_extras=True)[step]
         case _:
             pass
     raise LookupError(step)

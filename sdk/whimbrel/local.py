@@ -1,6 +1,7 @@
-"""Run a workflow in this process, node by node, with the values going through their JSON forms as in a region.
+"""Run a workflow in this process, node by node; values go through their JSON forms as in a region.
 
-Called when a workflow is called as a function, and by `whimbrel run`. Honours `>>`, retries, timeouts, environment.
+Called when a workflow is called as a function, and by `whimbrel run`. Honours `>>`, retries,
+timeouts, environment.
 """
 
 import os
@@ -8,11 +9,11 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from whimbrel import spec, values
 from whimbrel.artifacts import Store, digest_of
@@ -62,7 +63,10 @@ def _path(uri: str) -> Path:
 def run_workflow(
     workflow: Workflow[..., Any], inputs: Mapping[str, Any], *, where: str = ""
 ) -> Any:
-    """Python values in and out. The first exception of a task that has no tries left passes, with a note."""
+    """Python values in and out.
+
+    The first exception of a task that has no tries left passes, with a note.
+    """
     root = Path(tempfile.mkdtemp(prefix="whimbrel-"))  # outputs may be Files: it outlives the run
     store = LocalStore(root / "store")
     forms: dict[str, Any] = {}
@@ -150,9 +154,9 @@ def _resolve(
         case spec.InputRef(name):
             return inputs[name]
         case spec.OutputRef(node, name, path):
-            value = done[node][name]
+            value: Any = done[node][name]
             for step in path:
-                value = value[int(step)] if isinstance(value, list) else value[step]
+                value = cast("Any", value[int(step)] if isinstance(value, list) else value[step])
             return value
         case spec.ListBinding(items):
             return [_resolve(item, inputs, done) for item in items]
@@ -161,7 +165,7 @@ def _resolve(
 
 
 @contextmanager
-def _environment(extra: Mapping[str, str]) -> Iterator[None]:
+def _environment(extra: Mapping[str, str]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in extra}
     os.environ.update(extra)
     try:
@@ -175,8 +179,11 @@ def _environment(extra: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _time_limit(limit: float) -> Iterator[None]:
-    """By an alarm, which only the main thread of a Unix process can have; elsewhere there is no limit."""
+def _time_limit(limit: float) -> Generator[None]:
+    """By an alarm, which only the main thread of a Unix process can have.
+
+    Elsewhere there is no limit.
+    """
     if not limit or threading.current_thread() is not threading.main_thread():
         yield
         return

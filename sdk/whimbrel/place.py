@@ -1,6 +1,7 @@
 """Where in the user's code something was written: "file:line" for messages.
 
-Called by everything that refuses a definition or a graph; reads source only once something is wrong.
+Called by everything that refuses a definition or a graph; reads source only once something is
+wrong, so that a good program pays nothing.
 """
 
 import ast

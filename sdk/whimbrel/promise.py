@@ -1,6 +1,7 @@
 """What calling a task inside a workflow gives: a value that will exist once the run is there.
 
-Made by `recording.py`; read by it again as an input of a later node. Any use as a value now is refused with its line.
+Made by `recording.py`; read by it again as an input of a later node. Any use as a value now is
+refused with its line.
 """
 
 from collections.abc import Iterator
@@ -91,10 +92,11 @@ class Several(tuple[Any, ...], Handle):  # type: ignore[misc]  # the layouts fit
         several._names, several._nodes = tuple(promises), nodes
         return several
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self._names:
+    def __getattribute__(self, name: str) -> Any:
+        # before the lookup of methods: an output may be called `count` or `index`, as a tuple's are
+        if not name.startswith("_") and name in self._names:
             return self[self._names.index(name)]
-        raise AttributeError(f"there is no output {name!r}, there are {', '.join(self._names)}")
+        return super().__getattribute__(name)
 
 
 class Promise(Handle):

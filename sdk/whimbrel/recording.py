@@ -6,7 +6,7 @@ Driven by `workflow.py`, fed by `task.py`; the compiler and the local run read t
 import difflib
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ class Node:
     def behind(self, other: "Node") -> bool:
         """Does this node wait, however far up, for `other`?"""
         seen: set[str] = set()
-        stack = [self]
+        stack: list[Node] = [self]
         while stack:
             node = stack.pop()
             if node is other:
@@ -97,7 +97,7 @@ class Recorder:
         return _active.get()
 
     @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self) -> Generator[None]:
         token = _active.set(self)
         try:
             yield
@@ -105,7 +105,7 @@ class Recorder:
             _active.reset(token)
 
     @contextmanager
-    def inside(self, name: str) -> Iterator[None]:
+    def inside(self, name: str) -> Generator[None]:
         """Names of nodes of a workflow called by another begin with the call's own name."""
         outer, self._prefix = self._prefix, f"{self._fresh(name)}-"
         try:
@@ -154,7 +154,7 @@ class Recorder:
                 return source
             case Handle():
                 raise InvalidInput(
-                    f"{what} takes one value of type {type_of(kind)}, not the results of a whole call",
+                    f"{what} takes one {type_of(kind)}, not the results of a whole call",
                     remedy="take one of its outputs by name or index",
                     place=where,
                 )

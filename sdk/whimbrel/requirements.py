@@ -1,4 +1,4 @@
-"""What a task needs and where a run may be, as authors write it: `Resources`, `Placement`, `Secret`, time limits.
+"""What a task needs and where a run may be, as authors write it: `Resources`, `Placement`, ...
 
 Used by `@task`, `@workflow` and `with_overrides`; turned here into the plain numbers of `spec.py`.
 """
@@ -28,9 +28,11 @@ def quantity(value: str | float, *, what: str) -> float:
         case int() | float():
             if value >= 0 and math.isfinite(value):
                 return float(value)
-        case _:
+        case str():
             if found := _QUANTITY.fullmatch(value):
                 return float(found[1]) * _SUFFIXES[found[2] or ""]
+        case _:  # users' code need not be type checked
+            pass
     raise InvalidInput(
         f"{what}={value!r} is not a quantity", remedy='write a number or e.g. "500m", "2Gi", "1.5G"'
     )
@@ -38,7 +40,10 @@ def quantity(value: str | float, *, what: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """As Kubernetes writes them: cpu in cores ("500m"), mem and ephemeral_storage in bytes ("2Gi")."""
+    """As Kubernetes writes them.
+
+    Cpu in cores ("500m"), mem and ephemeral_storage in bytes ("2Gi").
+    """
 
     cpu: str | float | None = None
     mem: str | int | None = None
@@ -78,8 +83,9 @@ class Secret:
 class Placement:
     """Where a run may be and whether it may move.
 
-    `regions` and `clusters` are globs, an ordered list of regions is ordered fallback; `prefer` are "label=value".
-    `max_wait` in seconds: too short fails runs that a busy minute delays; 0 waits for ever.
+    `regions` and `clusters` are globs, an ordered list of regions is ordered fallback; `prefer` are
+    "label=value". `max_wait` in seconds: too short fails runs that a busy minute delays; 0 waits
+    for ever.
     """
 
     regions: Sequence[str] = ()
@@ -110,13 +116,22 @@ class Placement:
 
 
 def seconds(value: float | timedelta, *, what: str) -> float:
-    length = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    match value:
+        case timedelta():
+            length = value.total_seconds()
+        case int() | float() if not isinstance(value, bool):
+            length = float(value)
+        case _:
+            length = -1.0
     if length < 0 or not math.isfinite(length):
-        raise InvalidInput(f"{what}={value!r} must be a length of time, 0 for none")
+        raise InvalidInput(
+            f"{what}={value!r} is no length of time",
+            remedy="write seconds or a timedelta, 0 for no limit",
+        )
     return length
 
 
 def tries(value: int, *, what: str = "retries") -> int:
-    if isinstance(value, bool) or value < 0:
+    if type(value) is not int or value < 0:
         raise InvalidInput(f"{what}={value!r} must be a whole number, 0 or more")
     return value

@@ -1,14 +1,14 @@
 """`@task`: a typed function that is a plain function outside a workflow and a node inside one.
 
-Called by users' modules at import; `run_task` runs one attempt from JSON forms to a JSON outputs document, for the
-local run and for `runtime_task.py` in a region.
+Called by users' modules at import; `run_task` runs one attempt from JSON forms to a JSON outputs
+document, for the local run and for `runtime_task.py` in a region.
 """
 
 import contextlib
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
@@ -26,7 +26,10 @@ _replaced: ContextVar[Mapping[int, Callable[..., Any]]] = ContextVar("whimbrel_m
 
 
 class Task(Generic[P, R]):
-    """What `@task` makes of a function. Calling it in a workflow records a node; elsewhere it just runs."""
+    """What `@task` makes of a function.
+
+    Calling it in a workflow records a node; elsewhere it just runs.
+    """
 
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         functools.update_wrapper(self, function)
@@ -111,9 +114,10 @@ def task(
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a task of a function; all arguments are optional.
 
-    `timeout` in seconds (or a timedelta) for one attempt: too short fails honest work, 0 waits for ever. `retries`
-    are tries after the first for failures of the task's own. `requests` is what to reserve, `limits` what may be
-    used. Raises InvalidInput for an unknown argument or an interface that can't travel.
+    `timeout` in seconds (or a timedelta) for one attempt: too short fails honest work, 0 waits for
+    ever. `retries` are tries after the first for failures of the task's own. `requests` is what to
+    reserve, `limits` what may be used. Raises InvalidInput for an unknown argument or an interface
+    that can't travel.
     """
     where = place.of_caller()
 
@@ -159,6 +163,11 @@ def _spec_fields(
     for name, value in (environment or {}).items():
         if type(name) is not str or type(value) is not str:
             raise InvalidInput(f"environment: {name!r}: {value!r} must both be strings")
+    if container_image is not None and type(container_image) is not str:
+        raise InvalidInput("container_image takes the name of an image, as a string")
+    for item in secret_requests or ():
+        if not isinstance(item, str | Secret):  # pyright: ignore[reportUnnecessaryIsInstance] users' code is not checked
+            raise InvalidInput(f"secret_requests takes names or Secret(...), not {item!r}")
     for name, value in (("requests", requests), ("limits", limits)):
         if value is not None and not isinstance(value, Resources):  # pyright: ignore[reportUnnecessaryIsInstance] users' code is not checked
             raise InvalidInput(f"{name} takes Resources(...), not {type(value).__name__}")
@@ -188,7 +197,10 @@ _KNOWN = ", ".join(name for name in _spec_fields.__kwdefaults__ or {})
 def run_task(
     task: Task[..., Any], inputs: Mapping[str, Any], store: Store
 ) -> tuple[dict[str, Any], list[spec.Artifact]]:
-    """JSON forms in; the outputs document and the artifacts it refers to out. The task's own exception passes."""
+    """JSON forms in.
+
+    The outputs document and the artifacts it refers to out. The task's own exception passes.
+    """
     arguments: dict[str, Any] = {}
     for name, kind in task.interface.inputs.items():
         if name in inputs:
@@ -217,7 +229,10 @@ def run_task(
 
 @functools.cache
 def load_task(entry_point: str) -> Task[..., Any]:
-    """The task named "module:qualname". What its module raises at import passes; NotFound when it has no such task."""
+    """The task named "module:qualname".
+
+    What its module raises at import passes; NotFound when it has no such task.
+    """
     module, _, qualname = entry_point.partition(":")
     found: Any = importlib.import_module(module)
     for step in qualname.split("."):
@@ -228,7 +243,7 @@ def load_task(entry_point: str) -> Task[..., Any]:
 
 
 @contextlib.contextmanager
-def replaced(task: Task[..., Any], function: Callable[..., Any]) -> Iterator[None]:
+def replaced(task: Task[..., Any], function: Callable[..., Any]) -> Generator[None]:
     """Within the block the task runs `function` instead: for `whimbrel.testing`."""
     token = _replaced.set({**_replaced.get(), id(task): function})
     try:

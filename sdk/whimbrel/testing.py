@@ -21,5 +21,8 @@ def local_run(workflow: Workflow[..., Any], /, **inputs: Any) -> Any:
 def task_mock(
     task: Task[..., Any], function: Callable[..., Any], /
 ) -> AbstractContextManager[None]:
-    """`with task_mock(train, lambda data: 0.9): ...` runs the function in the task's place; types are still checked."""
+    """`with task_mock(train, lambda data.
+
+    0.9): ...` runs the function in the task's place; types are still checked.
+    """
     return replaced(task, function)

@@ -1,7 +1,8 @@
 """Python values <-> their JSON forms, by the type an interface names (pydantic does the work).
 
-Called by `task.py` around every call and by the compiler for constants and defaults. Strict: a whole number fits a
-float, nothing else is bent. pydantic is imported at the first type, not with the package.
+Called by `task.py` around every call and by the compiler for constants and defaults. Strict: a
+whole number fits a float, nothing else is bent. pydantic is imported at the first type, not with
+the package.
 """
 
 import dataclasses
@@ -148,9 +149,7 @@ def _refuse_naive(value: Any) -> None:
     match value:
         case datetime():
             if value.tzinfo is None:
-                raise ValueError(
-                    f"{value.isoformat()} has no time zone: write datetime(..., tzinfo=timezone.utc)"
-                )
+                raise ValueError(f"{value.isoformat()} has no time zone: add tzinfo=timezone.utc")
         case str() | bytes():
             return
         case Mapping():
@@ -163,7 +162,7 @@ def _refuse_naive(value: Any) -> None:
             for field in dataclasses.fields(value):
                 _refuse_naive(getattr(value, field.name))
         case _ if hasattr(value, "__pydantic_fields__"):
-            for item in vars(value).values():
+            for item in cast("dict[str, Any]", vars(value)).values():
                 _refuse_naive(item)
         case _:
             return

@@ -1,6 +1,7 @@
 """`@workflow`: a function whose calls of tasks are the graph; called outside of one it runs here.
 
-Recorded once, at first need; `compiler.py` turns the graph into a specification, `local.py` runs it.
+Recorded once, at first need; `compiler.py` turns the graph into a specification, `local.py` runs
+it.
 """
 
 import functools
@@ -93,7 +94,10 @@ class Workflow(Generic[P, R]):
     def _inline(
         self, recorder: Recorder, args: tuple[Any, ...], kwargs: dict[str, Any], where: str
     ) -> Any:
-        """A workflow called by another is part of it: its nodes are recorded there, under its name."""
+        """A workflow called by another is part of it.
+
+        Its nodes are recorded there, under its name.
+        """
         if self.placement is not None:
             raise InvalidInput(
                 f"{self.short_name} has a placement of its own and can't be part of another",

@@ -1,4 +1,7 @@
-"""Code archives: the same for the same code, unpacked only into their folder; files imported with a clear answer."""
+"""Code archives.
+
+The same for the same code, unpacked only into their folder; files imported with a clear answer.
+"""
 
 import io
 import sys
@@ -7,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from whimbrel.archive import Limits, unpack
 from whimbrel.bundle import LIMIT_BYTES, extract_bundle, load_file, make_bundle
 from whimbrel.errors import InvalidInput, TooLarge
@@ -43,7 +45,9 @@ def archive(*members: tarfile.TarInfo) -> bytes:
     return into.getvalue()
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:
+def member(
+    name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0
+) -> tarfile.TarInfo:
     made = tarfile.TarInfo(name)
     made.type, made.linkname, made.size = kind, link, size
     return made
@@ -67,7 +71,12 @@ def test_a_file_brings_its_folder_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_file_of_a_package_brings_the_package(tmp_path: Path) -> None:
-    files = {"app/__init__.py": "", "app/sub/__init__.py": "", "app/sub/flow.py": "", "other.py": ""}
+    files = {
+        "app/__init__.py": "",
+        "app/sub/__init__.py": "",
+        "app/sub/flow.py": "",
+        "other.py": "",
+    }
     _, data = make_bundle(project(tmp_path, files) / "app/sub/flow.py")
     assert names(data) == ["app/__init__.py", "app/sub/__init__.py", "app/sub/flow.py"]
 

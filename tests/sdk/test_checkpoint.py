@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from whimbrel.checkpoint import Checkpoint
 from whimbrel.errors import InvalidInput
 

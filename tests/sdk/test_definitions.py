@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 import pytest
-
 from whimbrel import Directory, File, Placement, Resources, task, workflow
 from whimbrel.compiler import compile_workflow
 from whimbrel.errors import InvalidInput
@@ -50,11 +49,11 @@ def size(file: File) -> int:
     return len(file.open().read())
 
 
-def no_type(x) -> int:  # type: ignore[no-untyped-def]  # pyright: ignore  # the point
+def no_type(x) -> int:
     return 1
 
 
-def other_default(x: int = "a") -> int:  # pyright: ignore  # the point
+def other_default(x: int = "a") -> int:
     return x
 
 
@@ -66,7 +65,7 @@ def naive_default(x: datetime = datetime(2026, 1, 1)) -> int:
     return 1
 
 
-def file_default(x: File = File("/etc/hostname")) -> int:
+def file_default(x: File = File("/etc/hostname")) -> int:  # noqa: B008
     return 1
 
 
@@ -94,7 +93,7 @@ def only_positional(x: int, /) -> int:
     return 1
 
 
-def unknown_type(x: "Nowhere") -> int:  # noqa: F821  # pyright: ignore  # the point
+def unknown_type(x: "Nowhere") -> int:  # noqa: F821
     return 1
 
 
@@ -132,15 +131,15 @@ def test_an_interface_that_cannot_travel(
 
 
 def calls_unknown() -> int:
-    return whole(y=1)  # pyright: ignore
+    return whole(y=1)
 
 
 def calls_missing() -> int:
-    return whole()  # pyright: ignore
+    return whole()
 
 
 def calls_constant() -> int:
-    return whole(x="a")  # pyright: ignore
+    return whole(x="a")
 
 
 def calls_bool() -> int:
@@ -148,19 +147,19 @@ def calls_bool() -> int:
 
 
 def calls_float() -> int:
-    return whole(x=half(x=1))  # pyright: ignore
+    return whole(x=half(x=1))
 
 
 def calls_items() -> float:
-    return total(items=[pair().right])  # pyright: ignore
+    return total(items=[pair().right])
 
 
 def calls_no_list() -> int:
-    return whole(x=[whole(x=1)])  # pyright: ignore
+    return whole(x=[whole(x=1)])
 
 
 def calls_whole_result() -> int:
-    return whole(x=pair())  # pyright: ignore
+    return whole(x=pair())
 
 
 def calls_file_constant() -> int:
@@ -168,15 +167,15 @@ def calls_file_constant() -> int:
 
 
 def returns_other() -> str:
-    return whole(x=1)  # pyright: ignore
+    return whole(x=1)
 
 
 def returns_one_of_two() -> tuple[int, int]:
-    return whole(x=1)  # pyright: ignore
+    return whole(x=1)
 
 
 def calls_twice() -> int:
-    return whole(1, x=2)  # pyright: ignore
+    return whole(1, x=2)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +210,11 @@ def test_a_call_that_does_not_fit(function: Callable[[], Any], words: str) -> No
     [
         ({"retires": 1}, "retires"),
         ({"retries": -1}, "retries"),
+        ({"retries": 1.5}, "retries"),
         ({"timeout": -1}, "timeout"),
+        ({"timeout": "1m"}, "timeout"),
+        ({"container_image": 3}, "container_image"),
+        ({"secret_requests": [3]}, "secret_requests"),
         ({"cache": True}, "cache_version"),
         ({"cache_ignore_input_vars": ["z"]}, "'z'"),
         ({"environment": {"A": 1}}, "strings"),
@@ -222,7 +225,7 @@ def test_task_arguments(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidInput) as refused:
 
         @task(**options)
-        def some(x: int) -> int:  # pyright: ignore
+        def some(x: int) -> int:
             return x
 
     assert words in refused.value.message
@@ -231,13 +234,14 @@ def test_task_arguments(options: dict[str, Any], words: str) -> None:
 
 def test_workflow_arguments() -> None:
     with pytest.raises(InvalidInput, match="failure"):
-        workflow(failure=1)(lambda: None)  # pyright: ignore
+        workflow(failure=1)(lambda: None)
     with pytest.raises(InvalidInput, match="failure_policy"):
         workflow(failure_policy="sometimes")
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"cpu": "2 apples"}, {"mem": -1}, {"mem": "Gi"}, {"gpu": "500m"}, {"cpu": True}]
+    "wrong",
+    [{"cpu": "2 apples"}, {"mem": -1}, {"mem": "Gi"}, {"mem": [1]}, {"gpu": "500m"}, {"cpu": True}],
 )
 def test_quantities(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
@@ -277,7 +281,7 @@ def test_a_directory_is_no_file() -> None:
 
     @workflow
     def uses() -> int:
-        return size(file=folder())  # pyright: ignore
+        return size(file=folder())
 
     with pytest.raises(InvalidInput, match="takes File, not Directory"):
         _ = uses.graph

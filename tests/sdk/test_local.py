@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
 from whimbrel import Directory, File, Resources, current_context, task, workflow
 from whimbrel import spec as specs
 from whimbrel.artifacts import digest_of

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-
 from whimbrel import task, workflow
 from whimbrel.errors import InvalidInput
 
@@ -107,9 +106,36 @@ def test_an_input_has_no_order() -> None:
 def test_unknown_overrides_are_refused() -> None:
     @workflow
     def wrong() -> int:
-        return number().with_overrides(cache=True)  # pyright: ignore
+        return number().with_overrides(cache=True)
 
     with pytest.raises(InvalidInput, match="takes no cache"):
+        _ = wrong.graph
+
+
+class Counted(NamedTuple):
+    count: int
+    index: int
+
+
+@task
+def counted() -> Counted:  # names that every tuple has as methods
+    return Counted(4, 5)
+
+
+def test_outputs_may_be_called_like_methods() -> None:
+    @workflow
+    def right() -> int:
+        return number(x=counted().count)
+
+    assert right() == 4
+
+
+def test_an_output_that_is_not_there() -> None:
+    @workflow
+    def wrong() -> int:
+        return number(x=counted().total)
+
+    with pytest.raises(AttributeError, match="total"):
         _ = wrong.graph
 
 

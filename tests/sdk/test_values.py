@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
-
 from whimbrel import Directory, File
 from whimbrel.artifacts import NoStore
 from whimbrel.errors import InvalidInput
@@ -96,7 +95,7 @@ def test_a_value_comes_back(pair: tuple[Any, Any]) -> None:
         (datetime(2026, 1, 1), datetime, "no time zone"),
         ([Inner(Level.LOW, datetime(2026, 1, 1))], list[Inner], "no time zone"),
         (Model(size=1, at=datetime(2026, 1, 1)), Model, "no time zone"),
-        (Outer(name=3), Outer, "Outer"),  # pyright: ignore  # the point
+        (Outer(name=3), Outer, "Outer"),
         ("red", Level, "Level"),
         (object(), Any, "Any"),
         (File("/nowhere/at/all"), File, "no file"),
@@ -119,7 +118,10 @@ def test_a_value_that_does_not_fit(value: Any, kind: Any, words: str) -> None:
         ("2026-01-01T00:00:00", datetime),
         ({"name": 3}, Outer),
         ({"$artifact": {"uri": "file:///x"}}, File),
-        ({"$artifact": {"uri": "u", "sha256": "s", "bytes": 1, "region": "r", "kind": "file"}}, Directory),
+        (
+            {"$artifact": {"uri": "u", "sha256": "s", "bytes": 1, "region": "r", "kind": "file"}},
+            Directory,
+        ),
         ("/etc/passwd", File),
     ],
 )
