@@ -1,0 +1,1 @@
+"""What users would pick instead, driven through its own client, each in processes of its own."""
