@@ -7,6 +7,7 @@ wrong, so that a good program pays nothing.
 import ast
 import inspect
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,26 @@ def of_function(function: Callable[..., Any], *, parameter: str = "") -> str:
     return f"{code.co_filename}:{line}"
 
 
+def of_error(error: BaseException) -> str:
+    """The innermost line of the user's code that an exception passed."""
+    places = [
+        f"{frame.f_code.co_filename}:{line}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if _theirs(frame.f_code.co_filename)
+    ]
+    return places[-1] if places else ""
+
+
+def _theirs(file: str) -> bool:
+    return not file.startswith(_NOT_THEIRS) or "/site-packages/" in file
+
+
 def of_caller() -> str:
     """The innermost line outside this package and Python's library that led here."""
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] the documented fast way
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_NOT_THEIRS) or "/site-packages/" in file:
+        if _theirs(file):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""

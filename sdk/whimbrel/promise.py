@@ -96,7 +96,15 @@ class Several(tuple[Any, ...], Handle):  # type: ignore[misc]  # the layouts fit
         # before the lookup of methods: an output may be called `count` or `index`, as a tuple's are
         if not name.startswith("_") and name in self._names:
             return self[self._names.index(name)]
-        return super().__getattribute__(name)
+        try:
+            return super().__getattribute__(name)
+        except AttributeError:
+            if name.startswith("_"):
+                raise
+            known = ", ".join(self._names)
+            raise InvalidInput(
+                f"there is no output {name!r}", remedy=f"it has {known}", place=place.of_caller()
+            ) from None
 
 
 class Promise(Handle):

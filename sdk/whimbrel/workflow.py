@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from whimbrel import interface, place, spec
-from whimbrel.errors import InvalidInput
+from whimbrel.errors import InvalidInput, WhimbrelError
 from whimbrel.promise import Handle, Promise, Several
 from whimbrel.recording import Graph, Node, Recorder, bind, checked, order, wrap
 from whimbrel.requirements import Placement
@@ -69,9 +69,21 @@ class Workflow(Generic[P, R]):
             for name, kind in self.interface.inputs.items()
         }
         with recorder.active():
-            result = self.function(**promises)  # pyright: ignore[reportCallIssue] promises for values
+            result = self._record(promises)
             outputs = self._outputs(recorder, result)
         return Graph(order(recorder.nodes), outputs)
+
+    def _record(self, promises: dict[str, Promise]) -> Any:
+        try:
+            return self.function(**promises)  # pyright: ignore[reportCallIssue] for values
+        except WhimbrelError:
+            raise
+        except Exception as error:
+            raise InvalidInput(
+                f"workflow {self.short_name} raised {type(error).__name__}: {error}",
+                remedy="it runs once to record its graph; what needs values belongs into tasks",
+                place=place.of_error(error),
+            ) from error
 
     def _outputs(self, recorder: Recorder, result: Any) -> dict[str, spec.Binding]:
         if isinstance(result, Handle) and not isinstance(result, Promise | Several):
@@ -116,7 +128,7 @@ class Workflow(Generic[P, R]):
             promises[name] = Promise(binding, kind, what=f"the input {name!r}")
         before = set(recorder.nodes)
         with recorder.inside(self.short_name):
-            outputs = self._outputs(recorder, self.function(**promises))  # pyright: ignore[reportCallIssue] promises for values
+            outputs = self._outputs(recorder, self._record(promises))
         nodes = tuple(node for name, node in recorder.nodes.items() if name not in before)
         return wrap(self.interface, self._promises(outputs, nodes), nodes)
 

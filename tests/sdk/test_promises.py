@@ -135,8 +135,20 @@ def test_an_output_that_is_not_there() -> None:
     def wrong() -> int:
         return number(x=counted().total)
 
-    with pytest.raises(AttributeError, match="total"):
+    with pytest.raises(InvalidInput, match="total") as refused:
         _ = wrong.graph
+    assert refused.value.place.startswith(__file__)
+
+
+def test_a_workflow_that_raises_is_refused_with_its_line() -> None:
+    @workflow
+    def wrong() -> int:
+        return number(x={}["a"])
+
+    with pytest.raises(InvalidInput, match="workflow wrong raised KeyError") as refused:
+        _ = wrong.graph
+    line = wrong.function.__code__.co_firstlineno + 2
+    assert refused.value.place == f"{__file__}:{line}"
 
 
 def test_items_are_parts() -> None:
