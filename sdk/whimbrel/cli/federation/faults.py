@@ -9,11 +9,16 @@ import contextlib
 import json
 import os
 import signal
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 
 from whimbrel.runtime_frames import start_time
+
+SAME_BIRTH_SECONDS = 1.0
+"""Two processes with one pid are further apart; the clock of the same one reads alike."""
 
 
 def processes_of(agent_pid: int, workers: Path) -> list[int]:
@@ -37,6 +42,27 @@ def send(pids: list[int], number: signal.Signals) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def kill_again(born: Mapping[int, float]) -> None:
+    """SIGKILL to those pids that are still the processes born then; returns when none runs."""
+    found: list[psutil.Process] = []
+    for pid, when in born.items():
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(pid)
+            if abs(process.create_time() - when) < SAME_BIRTH_SECONDS:
+                process.kill()
+                found.append(process)
+    while any(runs(process) for process in found):
+        time.sleep(0.02)
+
+
+def runs(process: psutil.Process) -> bool:
+    try:
+        # A container's first process may never bury the dead: a zombie holds neither port nor file.
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def lose(store: Path) -> None:

@@ -159,14 +159,9 @@ class Supervisor:
             before = self.folder.sandbox()
         except NotFound:
             return
-        for name, born in before.get("born", {}).items():
-            try:
-                process = psutil.Process(before["processes"][name])
-                if abs(process.create_time() - born) < 1:
-                    process.kill()
-                    process.wait(5)
-            except (psutil.Error, KeyError):
-                continue
+        faults.kill_again(
+            {before["processes"].get(name, 0): born for name, born in before["born"].items()}
+        )
         self.folder.sandbox_file.unlink(missing_ok=True)
 
     # -- what others see --------------------------------------------------------------------------
@@ -232,7 +227,8 @@ class Supervisor:
         return {"regions": {name: self.state(name) for name in self.states}}
 
     def _pids(self, region: str) -> list[int]:
-        agent_pid = self.processes[f"agent/{region}"].pid
+        process = self.processes.get(f"agent/{region}")
+        agent_pid = process.pid if process else 0
         return faults.processes_of(agent_pid, self.folder.agent(region) / "workers")
 
     async def _kill(self, region: str) -> None:
