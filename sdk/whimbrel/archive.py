@@ -5,13 +5,15 @@ depend on a zlib version, and there is nothing that blows up when it is unpacked
 """
 
 import io
-import tarfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from whimbrel.errors import InvalidInput, TooLarge
+
+if TYPE_CHECKING:
+    import tarfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Limits:
 
 def pack(files: Iterable[tuple[str, Path]], into: IO[bytes]) -> None:
     """Writes (name, file) pairs ordered by name; times, owners and modes are left out."""
+    import tarfile  # here and below: not a cost of `import whimbrel`
+
     with tarfile.open(fileobj=into, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, path in sorted(files):
             about = tarfile.TarInfo(name)
@@ -39,6 +43,8 @@ def unpack(source: bytes | Path, target: Path, *, limits: Limits) -> None:
     Raises InvalidInput for links, devices, absolute names, `..` or a damaged archive, TooLarge over
     the limits.
     """
+    import tarfile
+
     try:
         with (
             io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream,
@@ -62,7 +68,7 @@ def unpack(source: bytes | Path, target: Path, *, limits: Limits) -> None:
         raise InvalidInput(f"the archive names a path twice: {cause.filename}") from cause
 
 
-def _checked(archive: tarfile.TarFile, limits: Limits) -> list[tarfile.TarInfo]:
+def _checked(archive: "tarfile.TarFile", limits: Limits) -> "list[tarfile.TarInfo]":
     members: list[tarfile.TarInfo] = []
     total = 0
     for member in archive:

@@ -6,7 +6,6 @@ its first use.
 
 import hashlib
 import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
@@ -168,6 +167,8 @@ class Directory(_Reference):
     _kind = "directory"
 
     def _put(self, store: Store) -> Artifact:
+        import tempfile
+
         root = Path(self._path)
         if not root.is_dir():
             raise ValueError(f"there is no directory {self._path}")

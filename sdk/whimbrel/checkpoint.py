@@ -5,7 +5,6 @@ them.
 """
 
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +50,8 @@ class Checkpoint:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """A file or a whole folder."""
+        import tempfile
+
         source = Path(path)
         if source.is_dir():
             found = (item for item in source.rglob("*") if item.is_file())
@@ -66,6 +67,8 @@ class Checkpoint:
 
     def restore(self, path: str | os.PathLike[str]) -> bool:
         """Puts what `save` wrote at `path`, in place of what is there. False when there is none."""
+        import tempfile
+
         data = self.read()
         if data is None:
             return False

@@ -9,10 +9,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from logging import Logger, getLogger
+from typing import TYPE_CHECKING
 
 from whimbrel.checkpoint import Checkpoint
 from whimbrel.errors import NotFound, Refused
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 
 class Secrets:
@@ -43,7 +46,12 @@ class Context:
     checkpoint: Checkpoint
     migration_requested: bool = False
     secrets: Secrets = field(default_factory=Secrets)
-    logging: Logger = field(default_factory=lambda: getLogger("whimbrel.task"))
+
+    @property
+    def logging(self) -> "Logger":
+        import logging
+
+        return logging.getLogger("whimbrel.task")
 
     @property
     def idempotency_key(self) -> str:

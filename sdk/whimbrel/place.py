@@ -4,19 +4,20 @@ Called by everything that refuses a definition or a graph; reads source only onc
 wrong, so that a good program pays nothing.
 """
 
-import ast
 import inspect
+import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_NOT_THEIRS = (str(Path(__file__).parent) + "/", str(Path(ast.__file__).parent) + "/", "<")
+_NOT_THEIRS = (str(Path(__file__).parent) + "/", str(Path(os.__file__).parent) + "/", "<")
 
 
 def of_function(function: Callable[..., Any], *, parameter: str = "") -> str:
     """The line of the `def`, or of one of its parameters where the source can be read."""
+    import ast  # only once something is wrong
+
     code = getattr(inspect.unwrap(function), "__code__", None)
     if code is None:
         return ""
@@ -39,6 +40,8 @@ def of_function(function: Callable[..., Any], *, parameter: str = "") -> str:
 
 def of_error(error: BaseException) -> str:
     """The innermost line of the user's code that an exception passed."""
+    import traceback
+
     places = [
         f"{frame.f_code.co_filename}:{line}"
         for frame, line in traceback.walk_tb(error.__traceback__)

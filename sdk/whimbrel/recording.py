@@ -3,7 +3,6 @@
 Driven by `workflow.py`, fed by `task.py`; the compiler and the local run read the finished `Graph`.
 """
 
-import difflib
 import re
 import typing
 from collections.abc import Generator, Iterator, Mapping
@@ -227,6 +226,8 @@ def bind(
     """Arguments by input name; refuses unknown, doubled and missing ones. Defaults are left out."""
     for key in kwargs:
         if key not in interface.inputs:
+            import difflib
+
             near = difflib.get_close_matches(key, interface.inputs, n=1)
             known = ", ".join(interface.inputs) or "no inputs"
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {known}"

@@ -34,12 +34,15 @@ class Task(Generic[P, R]):
     def __init__(self, function: Callable[P, R], options: dict[str, Any]) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.place = place.of_function(function)
         self.module = module_name(function)
         self.qualname = function.__qualname__
         self.short_name = function.__name__
         self.interface = interface.of(function)
         self._options = options
+
+    @functools.cached_property
+    def place(self) -> str:
+        return place.of_function(self.function)
 
     @property
     def name(self) -> str:

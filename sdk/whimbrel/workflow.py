@@ -36,12 +36,15 @@ class Workflow(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.place = place.of_function(function)
         self.module = module_name(function)
         self.short_name = function.__name__
         self.failure_policy = failure_policy
         self.placement = placement
         self.interface = interface.of(function)
+
+    @functools.cached_property
+    def place(self) -> str:
+        return place.of_function(self.function)
 
     @property
     def name(self) -> str:
