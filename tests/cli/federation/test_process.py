@@ -1,4 +1,4 @@
-"""Servers are started again when they die, agents are not; what a killed supervisor left is ended."""
+"""Servers are started again when they die, agents are not; leftovers of a killed supervisor end."""
 
 import asyncio
 import os
