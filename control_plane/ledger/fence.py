@@ -110,6 +110,7 @@ def owns(row: FenceRow, *, epoch: int, cluster: str, cluster_epoch: int) -> bool
         and row.epoch == epoch
         and row.owner_cluster == cluster
         and row.owner_cluster_epoch == cluster_epoch
+        and cluster != ""
         and cluster_epoch > 0
     )
 
