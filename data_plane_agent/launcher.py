@@ -1,7 +1,8 @@
-"""The one seam to compute: four verbs, whatever runs the task (this machine's processes, or pods).
+"""The one seam to compute: four verbs, whatever runs the task (processes or pods).
 
-Called by the engine with what to start; answers with a stream of batches of what happened. A launcher keeps attempts
-alive over the agent's own restart: the first batch of `watch()` is one `Found` for what still runs from before.
+Called by the engine with what to start; answers with a stream of batches of what happened. A
+launcher keeps attempts alive over the agent's own restart: the first batch of `watch()` is one
+`Found` for what still runs from before.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +24,7 @@ class AttemptKey:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Everything a task needs to run once. `inputs` are JSON forms by name; `checkpoint` the newest to resume from."""
+    """Everything a task needs to run once. `inputs` are JSON forms by name; `checkpoint` the newest."""
 
     key: AttemptKey
     task: TaskSpec
@@ -48,7 +49,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """First of all: attempts still running from before the agent's restart, with the input digests they run on."""
+    """First of all: attempts from before the agent's restart, and the input digests they run on."""
 
     running: Mapping[AttemptKey, str]
 
@@ -105,7 +106,7 @@ class Capacity:
 
 class Launcher(Protocol):
     async def start(self, attempts: Sequence[Attempt]) -> None:
-        """Queue attempts; returns once they are accepted, never waits for them. A known key is ignored."""
+        """Queue attempts; returns once they are accepted. A known key is ignored."""
         ...
 
     def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
@@ -113,7 +114,7 @@ class Launcher(Protocol):
         ...
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
-        """Stop these, running or queued, and forget them: no event follows. Unknown keys are ignored."""
+        """Stop these, running or queued, and forget them: no event follows."""
         ...
 
     def capacity(self) -> Capacity: ...

@@ -5,14 +5,17 @@ heartbeat thread; hands bytes and messages.py values over; every failure of the 
 ours. Never dialled into.
 """
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import grpc
 import grpc.aio
+from whimbrel.errors import Unreachable
 from whimbrel.service import rpc
 from whimbrel.wire.v1 import agent_pb2, agent_pb2_grpc, ledger_pb2
 
@@ -23,6 +26,21 @@ CALL_SECONDS = 20.0
 """For one call to the ledger. Shorter gives up on a slow but living database; longer waits for a
 dead one."""
 _COMMIT = "/whimbrel.wire.v1.AgentGateway/Commit"
+
+
+@contextmanager
+def _wire_errors() -> Generator[None]:
+    """Failures of a call as ours. A channel closed under a call ends it as if the task had been
+    cancelled: taken for that, a loop that lives for ever would end without a word."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        rpc.raise_from(error)
+    except (asyncio.CancelledError, grpc.aio.UsageError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise
+        raise Unreachable("the connection to the router was given up") from error
 
 
 class Gateway:
@@ -66,12 +84,11 @@ class Gateway:
 
         call = self._stub().Session(outgoing())
         try:
-            async for message in call:
-                heard = codec.from_router(message)
-                if heard is not None:
-                    yield heard
-        except grpc.RpcError as error:
-            rpc.raise_from(error)
+            with _wire_errors():
+                async for message in call:
+                    heard = codec.from_router(message)
+                    if heard is not None:
+                        yield heard
         finally:
             call.cancel()
 
@@ -83,11 +100,9 @@ class Gateway:
             cluster_epoch=cluster_epoch,
             wishes=[ledger_pb2.Wish(execution=one.execution, epoch=one.epoch) for one in wishes],
         )
-        try:
+        with _wire_errors():
             call = self._stub().Claim(request, timeout=CALL_SECONDS)
             return codec.claims([page async for page in call])
-        except grpc.RpcError as error:
-            rpc.raise_from(error)
 
     async def commit(self, events: Sequence[bytes], *, first: int, cluster_epoch: int) -> m.Receipt:
         request = codec.commit_request(
@@ -98,17 +113,13 @@ class Gateway:
         call: Any = channel.unary_unary(
             _COMMIT, response_deserializer=ledger_pb2.CommitReply.FromString
         )
-        try:
+        with _wire_errors():
             return codec.receipt(await call(request, timeout=CALL_SECONDS))
-        except grpc.RpcError as error:
-            rpc.raise_from(error)
 
     async def fetch_spec(self, digest: str) -> bytes:
         request = ledger_pb2.FetchSpecRequest(digest=digest)
-        try:
+        with _wire_errors():
             reply = await self._stub().FetchSpec(request, timeout=CALL_SECONDS)
-        except grpc.RpcError as error:
-            rpc.raise_from(error)
         return reply.spec.SerializeToString()
 
     async def fetch_bundle(self, digest: str, to: Path) -> None:
@@ -116,13 +127,11 @@ class Gateway:
         part = to.with_name(f"{to.name}.{os.urandom(6).hex()}.part")
         to.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as file:
+            with part.open("wb") as file, _wire_errors():
                 request = ledger_pb2.FetchBundleRequest(digest=digest)
                 async for chunk in self._stub().FetchBundle(request, timeout=10 * CALL_SECONDS):
                     file.write(chunk.data)
             part.replace(to)
-        except grpc.RpcError as error:
-            rpc.raise_from(error)
         finally:
             part.unlink(missing_ok=True)
 

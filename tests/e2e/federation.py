@@ -69,6 +69,9 @@ class Federation:
     def pid(self, name: str) -> int:
         return self.sandbox["processes"][name]
 
+    def restarted(self, name: str, old: int) -> bool:
+        return self.sandbox["processes"].get(name, old) != old
+
     def signal(self, name: str, number: signal.Signals) -> int:
         pid = self.pid(name)
         os.kill(pid, number)
@@ -78,7 +81,7 @@ class Federation:
         """SIGKILL; the supervisor starts servers again, under another pid."""
         old = {name: self.signal(name, signal.SIGKILL) for name in names}
         for name, pid in old.items():
-            eventually(f"{name} is started again", lambda n=name, p=pid: self.pid(n) != p)
+            eventually(f"{name} is started again", lambda n=name, p=pid: self.restarted(n, p))
 
     def sandbox_command(self, *arguments: str) -> None:
         self.whimbrel("sandbox", *arguments, "--data-dir", str(self.data))

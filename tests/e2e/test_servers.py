@@ -46,7 +46,7 @@ def test_etcd_wiped_during_a_run_costs_a_reconnect_not_a_fact(federation: Federa
     pid = federation.signal("etcd", signal.SIGSTOP)
     shutil.rmtree(federation.data / "etcd")
     os.kill(pid, signal.SIGKILL)
-    eventually("etcd is started again", lambda: federation.pid("etcd") != pid)
+    eventually("etcd is started again", lambda: federation.restarted("etcd", pid))
     finish(run, epoch=epoch)
 
 
