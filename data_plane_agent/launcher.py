@@ -24,7 +24,7 @@ class AttemptKey:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """Everything a task needs to run once. `inputs` are JSON forms by name; `checkpoint` the newest."""
+    """Everything a task needs to run once. `inputs` are JSON forms by name."""
 
     key: AttemptKey
     task: TaskSpec
