@@ -77,3 +77,33 @@ async def test_sqlite_writers_exclude_each_other_from_the_first_read_on(tmp_path
     assert pragmas == ["wal", 2, 1]
     await one.close()
     await two.close()
+
+
+async def test_a_caller_that_gives_up_leaves_the_writer_usable(database: Database) -> None:
+    """A client's deadline cancels the call wherever it is; nothing stays locked or half-done."""
+
+    async def write(name: str) -> None:
+        async with database.write() as connection:
+            for part in range(3):
+                await connection.execute(text(f"INSERT INTO bundle VALUES ('{name}-{part}', 1, 1)"))
+
+    # asyncpg tells the loop about connections that were cut in the middle; that is no failure here.
+    loop = asyncio.get_running_loop()
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _, __: None)
+    for index in range(60):
+        task = asyncio.ensure_future(write(str(index)))
+        for _ in range(index % 20):
+            await asyncio.sleep(0)
+        if index % 3 == 0:
+            await asyncio.sleep(0.0005 * (index % 7))
+        task.cancel()
+        await asyncio.wait([task])
+    async with asyncio.timeout(5):
+        await write("last")
+    loop.set_exception_handler(handler)
+    async with database.read() as connection:
+        rows = (await connection.execute(text("SELECT digest FROM bundle"))).scalars().all()
+    names = [name.split("-")[0] for name in rows]
+    assert all(names.count(name) == 3 for name in names)
+    assert "last" in names
