@@ -1,6 +1,7 @@
 """Servers are started again when they die, agents are not; leftovers of a killed supervisor end."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from whimbrel.cli.federation.faults import kill_again
+from whimbrel.cli.federation.faults import families_of, kill_again
 from whimbrel.cli.federation.parts import Part
 from whimbrel.cli.federation.process import Process
 
@@ -85,3 +86,14 @@ def test_leftovers_are_ended_and_strangers_are_not() -> None:
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait(10)
+
+
+def test_a_family_is_found_by_the_folder_in_its_arguments(tmp_path: Path) -> None:
+    arguments = json.dumps({"data_dir": str(tmp_path)})
+    family, other = (
+        subprocess.Popen((*FOREVER, text)) for text in (arguments, json.dumps({"data_dir": "/x"}))
+    )
+    assert families_of(tmp_path) == [family.pid]
+    for process in (family, other):
+        process.kill()
+        process.wait(10)

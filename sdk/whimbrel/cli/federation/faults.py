@@ -29,6 +29,7 @@ def processes_of(agent_pid: int, workers: Path) -> list[int]:
             about = json.loads(file.read_text())
             if start_time(about["pid"]) == about["start"]:
                 roots.append(about["pid"])
+    roots += families_of(workers.parent)
     found: dict[int, None] = {}
     for pid in roots:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -36,6 +37,16 @@ def processes_of(agent_pid: int, workers: Path) -> list[int]:
             found[pid] = None
             found |= dict.fromkeys(child.pid for child in root.children(recursive=True))
     return list(found)
+
+
+def families_of(agent_folder: Path) -> list[int]:
+    """Parents of workers outlive their agent as well; their arguments name its folder."""
+    mark = json.dumps(str(agent_folder))
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if any(mark in word for word in process.info["cmdline"] or ())
+    ]
 
 
 def send(pids: list[int], number: signal.Signals) -> None:
