@@ -53,10 +53,14 @@ def follow_and_kill(client: Client, name: str, data: Path) -> tuple[ExecutionVie
     return execution.view, killed
 
 
+def tries(attempt: int) -> str:
+    return "computed once" if attempt == 1 else "was running when the region died: begun again"
+
+
 def report(client: Client, view: ExecutionView, data: Path) -> None:
     console.print(Rule("nodes"))
     for node in view.nodes:
-        why = (node.lineage or "computed once").replace(f"{data.as_uri()}/", "")
+        why = (node.lineage or tries(node.attempt)).replace(f"{data.as_uri()}/", "")
         console.print(f"  {node.id:<10} {node.phase:<10} {node.cluster:<9} {why}", markup=False)
     console.print(Rule("placements, with a verdict for every cluster"))
     execution_commands.placements(view)
