@@ -1,16 +1,17 @@
-"""One error tree; each class has a gRPC status and an owner, and a message says what, where and what to do.
+"""One error tree; each class has a gRPC status and an owner. A message says what, where, what to do.
 
     WhimbrelError
     ├── InvalidInput        INVALID_ARGUMENT     user    exit 2
     ├── NotFound            NOT_FOUND            user    exit 2
-    ├── Conflict            ALREADY_EXISTS       user    exit 2   another meaning under the same name
+    ├── Conflict            ALREADY_EXISTS       user    exit 2   another meaning, same name
     ├── Refused             FAILED_PRECONDITION  user    exit 2   allowed in general, not now
     ├── TooLarge            RESOURCE_EXHAUSTED   user    exit 2
     ├── Fenced              ABORTED              system           a newer epoch owns the run
     ├── Unreachable         UNAVAILABLE          system  exit 3
     └── ExecutionFailed     (client side only)   by the failure, exit 1
 
-`service/rpc.py` turns them into a status on the server and `client.py` turns the status back. INTERNAL means a bug.
+`service/rpc.py` turns them into a status on the server and `rpc.py` turns the status back. INTERNAL
+means a bug.
 """
 
 from whimbrel.spec import Owner

@@ -1,7 +1,8 @@
 """The shared vocabulary: frozen values that every room speaks, in the middle between wire and rows.
 
-Made by the compiler (specifications), the control plane (assignments) and the agent (attempts); turned into protobuf
-only by `codec.py`. JSON forms of values are plain Python objects as `json.loads` gives them.
+Made by the compiler (specifications), the control plane (assignments) and the agent (attempts);
+turned into protobuf only by `codec.py`. JSON forms of values are plain Python objects as
+`json.loads` gives them.
 """
 
 import hashlib
@@ -41,7 +42,7 @@ class Phase(StrEnum):
 
 
 class Mode(StrEnum):
-    """What a second copy of a run would do: nothing (`idempotent`), harm (`exclusive`), or it never moves (`pinned`)."""
+    """What a second copy of a run would do: no harm, harm, or there never is one."""
 
     IDEMPOTENT = "idempotent"
     EXCLUSIVE = "exclusive"
@@ -58,7 +59,7 @@ class Want(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A typed reference to bytes in one region's store. `sha256` is the identity, `uri` only where a copy lies."""
+    """Bytes in one region's store. `sha256` is the identity, `uri` only where a copy lies."""
 
     uri: str
     sha256: str
@@ -80,7 +81,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One input or output. `schema` is JSON Schema; `default` the JSON form, meaningless when required."""
+    """One input or output. `default` is a JSON form, meaningless when required."""
 
     name: str
     schema: Mapping[str, Any]
@@ -104,7 +105,7 @@ class CacheSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """`entry_point` is "module:qualname", importable from the bundle; `timeout_seconds` of one attempt, 0 = none."""
+    """`entry_point` is "module:qualname" in the bundle; a time-out is of one attempt, 0 = none."""
 
     name: str
     entry_point: str
@@ -178,7 +179,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPolicy:
-    """Globs for regions (ordered preference) and clusters; empty = any. `max_wait_seconds` 0 = wait for ever."""
+    """Globs for regions (in order of preference) and clusters; empty = any. 0 = wait for ever."""
 
     regions: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
@@ -230,8 +231,8 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one attempt of a node made. `value` is the JSON document output name -> JSON form as text, "" when it is
-    larger than INLINE_LIMIT and lies in the store as `offloaded`. `digest` identifies the content."""
+    """What one attempt of a node made. `value` is the JSON document output name -> JSON form as
+    text, "" when it is larger than INLINE_LIMIT and lies in the store as `offloaded`."""
 
     value: str
     digest: str
@@ -240,8 +241,10 @@ class Outputs:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: keys sorted, no white space, no NaN. Equal values have equal texts."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """The one JSON text of a value: keys sorted, no white space, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def sha256(text: str | bytes) -> str:
@@ -249,7 +252,7 @@ def sha256(text: str | bytes) -> str:
 
 
 def tree(spec: WorkflowSpec | TaskSpec) -> dict[str, Any]:
-    """The specification as plain JSON objects; what digests and field-by-field differences are made from."""
+    """The specification as plain JSON objects: what digests and differences are made from."""
     return asdict(spec)
 
 
@@ -258,7 +261,7 @@ def digest(spec: WorkflowSpec | TaskSpec) -> str:
 
 
 def input_digest(task_digest: str, inputs: Mapping[str, Any]) -> str:
-    """Digest of (task, inputs): an output may be reused only where this would be the same now (I10).
+    """Digest of (task, inputs): an output is reused only where this would be the same now (I10).
 
     Artifacts count by content, not by place: copies in two regions are one value.
     """
@@ -275,8 +278,8 @@ def by_content(value: Any) -> Any:
         case {"$artifact": {"sha256": content}, **rest} if not rest:
             return {ARTIFACT_KEY: content}
         case Mapping():
-            return {key: by_content(item) for key, item in value.items()}  # pyright: ignore
+            return {key: by_content(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType] JSON
         case list() | tuple():
-            return [by_content(item) for item in value]  # pyright: ignore
+            return [by_content(item) for item in value]  # pyright: ignore[reportUnknownVariableType] JSON
         case _:
             return value
