@@ -1,4 +1,4 @@
-"""One error tree; each class has a gRPC status and an owner. A message says what, where, what to do.
+"""One error tree: each class has a gRPC status and an owner. A message says what, where, what next.
 
     WhimbrelError
     ├── InvalidInput        INVALID_ARGUMENT     user    exit 2
