@@ -11,7 +11,7 @@ import logging
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -97,7 +97,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     await launcher.open()
     http = None
     try:
-        http = await serve_http(settings.http, ready=engine.reconciled.is_set)
+        http = await serve_http(settings.http, ready=lambda: engine.reconciled)
         async with asyncio.TaskGroup() as tasks:
             working = [
                 tasks.create_task(engine.run(), name="engine"),
@@ -129,7 +129,7 @@ def _version() -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Generator[None]:
     """One process a folder: two would tear each other's outbox."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

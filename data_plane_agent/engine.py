@@ -16,6 +16,7 @@ from whimbrel.spec import Artifact, Failure, Mode, Owner
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
+from data_plane_agent.commits import Commits, Settled
 from data_plane_agent.documents import Documents, Store
 from data_plane_agent.fence import Reconciled
 from data_plane_agent.guard import Guard
@@ -30,7 +31,7 @@ from data_plane_agent.launcher import (
     Launcher,
     Logs,
 )
-from data_plane_agent.outbox import Entry, Outbox
+from data_plane_agent.outbox import Outbox
 from data_plane_agent.pause import Pause
 from data_plane_agent.run import Run, Work
 from data_plane_agent.spans import Spans
@@ -60,7 +61,6 @@ class Engine:
         renew: Callable[[], None],
     ) -> None:
         """`renew` asks for a new session: Hello anew, resuming nothing."""
-        self._renew = renew
         self._launcher = launcher
         self._ledger = ledger
         self._outbox = outbox
@@ -74,7 +74,9 @@ class Engine:
         self.progress = 0
         self.wasted = 0
         self.cluster_epoch = 0
-        self.reconciled = asyncio.Event()
+        self.commits = Commits(
+            outbox=outbox, ledger=ledger, guard=guard, on_settled=self._settled, renew=renew
+        )
         self.can_claim = asyncio.Event()
         self._found_known = asyncio.Event()
         self._held_back: list[Attempt] = []
@@ -89,8 +91,8 @@ class Engine:
         """A session: a new one has everything held claimed before anything else."""
         if not resumed or cluster_epoch != self.cluster_epoch:
             self.cluster_epoch = cluster_epoch
-            self.reconciled.clear()
-        elif self.reconciled.is_set():
+            self.commits.shut()
+        elif self.reconciled:
             self._guard.hear(Reconciled())
         self.can_claim.set()
 
@@ -113,7 +115,8 @@ class Engine:
 
     def vitals(self) -> tuple[m.Load, int, bool, str]:
         """As of the newest tick; callable on any thread. A loop that is stuck shows no progress."""
-        return (*self._vitals, self.holdings.digest)
+        load, progress, pending = self._vitals
+        return load, progress, pending, self.holdings.digest
 
     def newest(self, execution: str, node: str, *, attempt: int = 0) -> AttemptKey | None:
         """The attempt of a node, 0 = the newest, if it is known here, running or over."""
@@ -124,6 +127,11 @@ class Engine:
             keys = [key for key in keys if key.attempt == attempt]
         return max(keys, key=lambda key: (key.epoch, key.attempt), default=None)
 
+    @property
+    def reconciled(self) -> bool:
+        """Everything held has its verdict in this session."""
+        return self.commits.opened.is_set()
+
     # --- loops ---
 
     async def run(self) -> None:
@@ -133,7 +141,7 @@ class Engine:
             group.create_task(self._outbox.run(), name="outbox")
             group.create_task(self._watch(), name="watch")
             group.create_task(self._claim(), name="claim")
-            group.create_task(self._commit(), name="commit")
+            group.create_task(self.commits.run(), name="commit")
             group.create_task(self._tell_running(), name="tell running")
             group.create_task(self._tick(), name="tick")
 
@@ -248,7 +256,7 @@ class Engine:
             self.can_claim.clear()
             try:
                 while self._guard.state.claims:
-                    if not self.reconciled.is_set():
+                    if not self.reconciled:
                         await self._reconcile()
                     elif wishes := self.holdings.wishes(room=self._room):
                         await self._claim_these(wishes[:CLAIMS_AT_ONCE])
@@ -276,7 +284,7 @@ class Engine:
         if dropped:
             log.warning("%d events of executions that moved on were dropped", dropped)
         self.holdings.settled()
-        self.reconciled.set()
+        self.commits.open(session)
         self._guard.hear(Reconciled())
 
     @property
@@ -337,50 +345,11 @@ class Engine:
         for event in holdings.strays.pop(execution, ()):
             self._hear(event, work)
 
-    # --- commits ---
+    # --- what the ledger said of a batch ---
 
-    async def _commit(self) -> None:
-        """One batch in flight; while it is, the next one grows."""
-        pause = Pause()
-        while True:
-            await self.reconciled.wait()
-            batch = await self._outbox.batch(1000, limit_bytes=4 * 1024 * 1024)
-            session, first = self.cluster_epoch, self._outbox.first
-            if not self.reconciled.is_set():
-                continue
-            if not self._guard.state.commits:
-                await asyncio.sleep(0.05)
-                continue
-            try:
-                receipt = await self._ledger.commit(
-                    [entry.data for entry in batch], first=first, cluster_epoch=session
-                )
-            except WhimbrelError as error:
-                log.warning("can't commit, trying again: %s", error)
-                await pause.wait()
-                continue
-            # The answer of an old session: the new one tells everything again.
-            if session == self.cluster_epoch and self.reconciled.is_set():
-                pause.over()
-                await self._settled(batch, first, receipt)
-
-    async def _settled(self, batch: Sequence[Entry], first: int, receipt: m.Receipt) -> None:
-        if receipt.gap:
-            log.error("the ledger expects event %d, ours begin at %d", receipt.gap, first)
-            if not first < receipt.gap <= first + len(batch):
-                # It knows less than it confirmed (a restored backup): only a new session numbers
-                # anew.
-                self.reconciled.clear()
-                self._renew()
-                return
-            self._outbox.settle(receipt.gap - 1)
-            return
-        count = max(0, min(receipt.cursor - first + 1, len(batch)))
-        self._outbox.settle(receipt.cursor)
-        objections = {one.index: one for one in receipt.objections}
+    async def _settled(self, settled: Settled) -> None:
         work = Work()
-        for index, entry in enumerate(batch[:count]):
-            objection = objections.get(index)
+        for entry, objection in settled:
             if objection is not None and objection.verdict is not m.Verdict.ALREADY_COMMITTED:
                 await self._objected(entry.execution, entry.epoch, objection, work)
             elif entry.last:
