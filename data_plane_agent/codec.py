@@ -82,6 +82,12 @@ def decode(data: bytes) -> m.Event | None:
             return None
 
 
+def address(data: bytes) -> tuple[str, int]:
+    """Execution and epoch of an encoded event."""
+    message = ledger_pb2.Event.FromString(data)
+    return message.execution, message.epoch
+
+
 def _put_output(message: ledger_pb2.NodeOutput, event: m.NodeOutput) -> None:
     message.node, message.attempt = event.node, event.attempt
     outputs = event.outputs
