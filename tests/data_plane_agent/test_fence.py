@@ -1,0 +1,90 @@
+"""The session's standing as a table: what was heard, when, and what the agent may do then."""
+
+import pytest
+
+from data_plane_agent.fence import (
+    Acked,
+    Drain,
+    Heard,
+    Reconciled,
+    SessionOver,
+    Standing,
+    State,
+    Superseded,
+    Tick,
+    Welcomed,
+    deadline,
+    decide,
+)
+
+S = 1_000_000_000
+TTL = 10 * S
+NEW = Welcomed(0, TTL, resumed=False)
+AGAIN = Welcomed(8 * S, TTL, resumed=True)
+
+Story = list[tuple[float, Heard]]
+
+
+def tell(story: Story) -> list[State]:
+    standing = Standing()
+    states: list[State] = []
+    for at, heard in story:
+        standing = decide(standing, heard, now_ns=int(at * S))
+        states.append(standing.state)
+    return states
+
+
+@pytest.mark.parametrize(
+    ("story", "end"),
+    [
+        ([], []),
+        ([(0, NEW)], [State.RECONCILING]),
+        ([(0, NEW), (1, Reconciled())], [State.RECONCILING, State.ACTIVE]),
+        ([(0, NEW), (1, Reconciled()), (9.8, Tick())], [State.ACTIVE]),
+        # 10 s less 1 %: the margin is what keeps two owners apart.
+        ([(0, NEW), (1, Reconciled()), (9.95, Tick())], [State.JEOPARDY]),
+        # The stamp of sending counts, not the one of hearing.
+        ([(0, NEW), (1, Reconciled()), (9, Acked(2 * S)), (11.8, Tick())], [State.ACTIVE]),
+        ([(0, NEW), (1, Reconciled()), (9, Acked(2 * S)), (11.95, Tick())], [State.JEOPARDY]),
+        # A pause past the deadline: the old acknowledgement that waited in the socket extends nothing.
+        ([(0, NEW), (1, Reconciled()), (30, Acked(2 * S))], [State.JEOPARDY]),
+        ([(0, NEW), (1, Reconciled()), (30, Tick()), (31, Acked(30 * S))], [State.ACTIVE]),
+        # A Welcome that comes after its own TTL is worth nothing.
+        ([(30, NEW)], [State.JOINING]),
+        # Reconciling took too long: Hello again.
+        ([(0, NEW), (11, Reconciled())], [State.JOINING]),
+        ([(0, NEW), (1, Reconciled()), (2, SessionOver())], [State.JOINING]),
+        ([(0, NEW), (1, Reconciled()), (2, SessionOver()), (3, Acked(2 * S))], [State.JOINING]),
+        ([(0, NEW), (1, Reconciled()), (9, AGAIN), (17.8, Tick())], [State.ACTIVE]),
+        ([(0, NEW), (1, Reconciled()), (12, Tick()), (12, AGAIN)], [State.JEOPARDY, State.ACTIVE]),
+        ([(0, NEW), (1, Reconciled()), (2, Superseded()), (3, Acked(2 * S))], [State.FENCED]),
+        ([(0, NEW), (1, Reconciled()), (2, Drain())], [State.DRAINING]),
+        ([(0, NEW), (1, Reconciled()), (2, Drain()), (11, Tick())], [State.JEOPARDY]),
+    ],
+)
+def test_stories(story: Story, end: list[State]) -> None:
+    assert tell(story)[len(story) - len(end) :] == end
+
+
+def test_a_late_watchdog_moves_the_deadline_nearer_and_a_pause_does_not_for_ever() -> None:
+    standing = decide(Standing(), NEW, now_ns=0)
+    late = decide(standing, Tick(late_ns=S // 10), now_ns=S)
+    assert late.deadline_ns == standing.deadline_ns - S // 10
+    paused = decide(standing, Tick(late_ns=60 * S), now_ns=S)
+    assert paused.deadline_ns == standing.deadline_ns - TTL // 10
+
+
+def test_lost_since_is_the_first_loss() -> None:
+    standing = Standing()
+    for at, heard in ((0, NEW), (1, Reconciled()), (12, Tick()), (20, Tick()), (25, SessionOver())):
+        standing = decide(standing, heard, now_ns=at * S)
+    assert standing.lost_since_ns == 12 * S
+
+
+def test_what_each_state_may_do() -> None:
+    assert [s for s in State if s.commits] == [State.ACTIVE, State.DRAINING]
+    assert [s for s in State if s.claims] == [State.RECONCILING, State.ACTIVE]
+
+
+def test_deadline() -> None:
+    assert deadline(5 * S, ttl_ns=TTL, lateness_ns=S) == int(5 * S + 9.9 * S - S)
