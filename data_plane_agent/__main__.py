@@ -27,7 +27,8 @@ from data_plane_agent.engine import Engine
 from data_plane_agent.guard import Guard
 from data_plane_agent.heartbeat import Heartbeat
 from data_plane_agent.outbox import Outbox
-from data_plane_agent.processes import ProcessLauncher, ProcessSettings
+from data_plane_agent.process_settings import ProcessSettings
+from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.questions import Questions
 from data_plane_agent.rpc import Gateway, Pulse
 from data_plane_agent.session import Identity, Session

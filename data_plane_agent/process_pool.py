@@ -22,6 +22,7 @@ from whimbrel.runtime_frames import PROTOCOL, Message, encode, socket_path, star
 from whimbrel.runtime_worker import Seat
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import (
     Connection,
     FamilyKey,
@@ -60,26 +61,15 @@ class Pool:
     """`open` listens; `tick` finds what no socket tells. All else happens as messages come."""
 
     def __init__(
-        self,
-        data_dir: Path,
-        ears: Ears,
-        *,
-        fetch_bundle: FetchBundle,
-        store: str,
-        region: str,
-        orphan_seconds: float,
-        import_seconds: float,
-        leak_bytes: int,
+        self, settings: ProcessSettings, ears: Ears, *, fetch_bundle: FetchBundle, store: str
     ) -> None:
-        self.data_dir = data_dir.resolve()
+        self.data_dir = settings.data_dir.resolve()
         self.families: dict[str, FamilyProcess] = {}
         self._by_key: dict[FamilyKey, FamilyProcess] = {}
         self.workers: dict[str, WorkerProcess] = {}
         self._ears = ears
         self._fetch = fetch_bundle
-        self._store, self._region = store, region
-        self._orphan_seconds, self._leak_bytes = orphan_seconds, leak_bytes
-        self._import_seconds = import_seconds
+        self._store, self._settings = store, settings
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,9 +188,10 @@ class Pool:
                 self.bury(worker)
         for family in list(self.families.values()):
             overdue = family.asked - family.ready
-            if overdue and family.transport and now - family.asked_at > self._import_seconds:
+            limit = self._settings.import_seconds
+            if overdue and family.transport and now - family.asked_at > limit:
                 self._kill(family)
-                text = f"importing {', '.join(overdue)} took longer than {self._import_seconds:g} s"
+                text = f"importing {', '.join(overdue)} took longer than {limit:g} s"
                 family.asked &= family.ready
                 self._ears.broken(family, list(overdue), Failure(Owner.USER, "import", text))
             elif (family.starting or overdue) and family.pid:
@@ -258,9 +249,9 @@ class Pool:
             data_dir=str(self.data_dir),
             bundle=str(code),
             store=self._store,
-            region=self._region,
-            orphan_seconds=self._orphan_seconds,
-            leak_bytes=self._leak_bytes,
+            region=self._settings.region,
+            orphan_seconds=self._settings.orphan_seconds,
+            leak_bytes=self._settings.leak_bytes,
         )
         family.pid = spawn_family(
             asdict(seat),

@@ -8,9 +8,11 @@ from collections import deque
 from typing import Protocol
 
 from whimbrel.runtime_frames import Message
+from whimbrel.runtime_store import plain
 from whimbrel.spec import Resources
 
-from data_plane_agent.launcher import Capacity
+from data_plane_agent.launcher import Attempt, Capacity
+from data_plane_agent.process_answers import parts_of
 from data_plane_agent.workers import AHEAD, FamilyProcess, Lane, Record, WorkerProcess
 
 
@@ -164,3 +166,30 @@ class Schedule:
         if worker.transport is not None and record.frame is not None:
             record.frame["seq"] = record.seq
             gifts.setdefault(worker, []).append(record.frame)
+
+
+def record_of(attempt: Attempt, lane: Lane) -> Record:
+    """The attempt as its worker will hear it, and what is remembered of it here."""
+    frame: Message = {
+        "entry": attempt.task.entry_point,
+        "in": attempt.inputs,
+        "trace": attempt.traceparent,
+        "checkpoint": attempt.checkpoint and plain(attempt.checkpoint),
+        "meta": {
+            "k": parts_of(attempt.key),
+            "d": attempt.input_digest,
+            "cpu": lane.cpu,
+            "mem": lane.mem,
+            "limit": attempt.limits.mem_bytes,
+            "timeout": attempt.timeout_seconds,
+        },
+    }
+    return Record(
+        attempt.key,
+        attempt.input_digest,
+        lane,
+        attempt.timeout_seconds,
+        attempt.limits.mem_bytes,
+        frame,
+        attempt.task.entry_point.partition(":")[0],
+    )

@@ -10,11 +10,9 @@ import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
 from whimbrel.runtime_frames import NEVER, Message, Now
-from whimbrel.runtime_store import artifact_of, plain
+from whimbrel.runtime_store import artifact_of
 from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Failure, Resources
 
@@ -42,7 +40,8 @@ from data_plane_agent.process_limits import (
 )
 from data_plane_agent.process_logs import save_logs, written
 from data_plane_agent.process_pool import FetchBundle, Pool
-from data_plane_agent.process_schedule import Schedule
+from data_plane_agent.process_schedule import Schedule, record_of
+from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -53,27 +52,6 @@ _MEMORY_TICKS = 10
 _IDLE_TICK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessSettings:
-    """`slots`: attempts at once. `cpu` and `mem_bytes`: what their requests may add up to, 0 = the
-    whole machine.
-
-    `idle_seconds` until an unused family ends: too short imports again and again, too long keeps
-    memory.
-    """
-
-    data_dir: Path
-    store: str
-    region: str
-    slots: int
-    cpu: float = 0.0
-    mem_bytes: int = 0
-    idle_seconds: float = 300.0
-    orphan_seconds: float = 600.0
-    import_seconds: float = 120.0
-    leak_bytes: int = 512 * 1024 * 1024
-
-
 class ProcessLauncher:
     """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the work to
     the next agent."""
@@ -81,16 +59,7 @@ class ProcessLauncher:
     def __init__(self, settings: ProcessSettings, *, fetch_bundle: FetchBundle) -> None:
         self.settings = settings
         self.blobs = Blobs(settings.store, region=settings.region)
-        self.pool = Pool(
-            settings.data_dir,
-            self,
-            fetch_bundle=fetch_bundle,
-            store=self.blobs.root,
-            region=settings.region,
-            orphan_seconds=settings.orphan_seconds,
-            import_seconds=settings.import_seconds,
-            leak_bytes=settings.leak_bytes,
-        )
+        self.pool = Pool(settings, self, fetch_bundle=fetch_bundle, store=self.blobs.root)
         allocatable = Resources(
             cpu=settings.cpu or float(settings.slots),
             mem_bytes=settings.mem_bytes or total_memory(),
@@ -190,31 +159,7 @@ class ProcessLauncher:
             FamilyKey(task.bundle, attempt.project, attempt.domain, environment)
         )
         lane = self._schedule.lane(family, attempt.requests)
-        meta = {
-            "k": parts_of(attempt.key),
-            "d": attempt.input_digest,
-            "cpu": lane.cpu,
-            "mem": lane.mem,
-            "limit": attempt.limits.mem_bytes,
-            "timeout": attempt.timeout_seconds,
-        }
-        frame: Message = {
-            "entry": task.entry_point,
-            "in": attempt.inputs,
-            "trace": attempt.traceparent,
-            "checkpoint": attempt.checkpoint and plain(attempt.checkpoint),
-            "meta": meta,
-        }
-        module = task.entry_point.partition(":")[0]
-        record = Record(
-            attempt.key,
-            attempt.input_digest,
-            lane,
-            attempt.timeout_seconds,
-            attempt.limits.mem_bytes,
-            frame,
-            module,
-        )
+        record = record_of(attempt, lane)
         self._records[attempt.key] = record
         self._schedule.add(record)
 

@@ -9,7 +9,8 @@ from typing import Any
 from whimbrel.spec import Artifact, Interface, Resources, TaskSpec
 
 from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Finished
-from data_plane_agent.processes import ProcessLauncher, ProcessSettings
+from data_plane_agent.process_settings import ProcessSettings
+from data_plane_agent.processes import ProcessLauncher
 
 DEADLINE = 60.0
 NOTHING_SAID = Resources()
