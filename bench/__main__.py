@@ -15,13 +15,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from whimbrel import Client
+
 from bench import loss, profile, work
 from bench.federation import Federation, federation, load_program
 from bench.figures import Report, Row, percentile
 from bench.peers import restate, temporal
 from bench.peers.shape import Load, Measured
 from bench.processes import calibration_ms, memory_bytes
-from whimbrel import Client
 
 MEASURES = ("import", "up", "fan-out", "chain", "first-line", "sustained", "idle", "loss")
 FULL = Load(repeats=5, latencies=100, seconds=20)

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 import psutil
-
 from whimbrel import Client
 
 PROGRAM = Path(__file__).parent / "programs" / "flows.py"

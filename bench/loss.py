@@ -9,11 +9,12 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from bench.federation import Federation
-from bench.work import Flows
 from whimbrel import Client
 from whimbrel.client import Execution
 from whimbrel.client_views import ExecutionView
+
+from bench.federation import Federation
+from bench.work import Flows
 
 PATIENCE_SECONDS = 120.0
 """For a rescue. A run that takes longer counts as lost, and the measure fails."""

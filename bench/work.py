@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, field
 from types import ModuleType
 
+from whimbrel import AsyncClient, Client
+
 from bench.federation import Federation
 from bench.peers.shape import Load
 from bench.processes import used
-from whimbrel import AsyncClient, Client
 
 WAIT_SECONDS = 300
 """For one execution. Too short takes a busy machine for a broken one."""
