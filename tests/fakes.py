@@ -8,6 +8,10 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from whimbrel.codec import workflow_to_wire
+from whimbrel.errors import Unreachable
+from whimbrel.spec import Failure, Outputs, Resources, WorkflowSpec, canonical, digest, sha256
+
 from data_plane_agent import codec
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import (
@@ -20,9 +24,6 @@ from data_plane_agent.launcher import (
     Found,
     Started,
 )
-from whimbrel.codec import workflow_to_wire
-from whimbrel.errors import Unreachable
-from whimbrel.spec import Failure, Outputs, Resources, WorkflowSpec, canonical, digest, sha256
 
 Behaviour = Callable[[Attempt], Mapping[str, Any] | Failure | None]
 """What an attempt does: outputs, a failure, or None to go on until `finish` or `cancel`."""

@@ -16,7 +16,7 @@ from whimbrel.spec import (
 
 
 def graph(edges: Mapping[str, Sequence[str]], *, retries: int = 0, **kwargs: Any) -> WorkflowSpec:
-    """`edges`: node -> the nodes it reads, in an order where each follows those. Output "all": every node's o0."""
+    """`edges`: node -> the nodes it reads, each after those. Output "all": every node's o0."""
     task = TaskSpec("m.f", "m:f", "b" * 64, Interface((), (Variable("o0", {}),)), retries=retries)
     nodes = tuple(
         NodeSpec(
@@ -31,9 +31,7 @@ def graph(edges: Mapping[str, Sequence[str]], *, retries: int = 0, **kwargs: Any
     )
     everything = ListBinding(tuple(OutputRef(node, "o0") for node in edges))
     interface = Interface((Variable("x", {}, required=False, default=7),), (Variable("all", {}),))
-    return WorkflowSpec(
-        "m.w", interface, nodes, (task,), {"all": everything}, "b" * 64, **kwargs
-    )
+    return WorkflowSpec("m.w", interface, nodes, (task,), {"all": everything}, "b" * 64, **kwargs)
 
 
 def chain(length: int) -> WorkflowSpec:

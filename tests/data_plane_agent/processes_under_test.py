@@ -92,7 +92,7 @@ def ends(seen: Sequence[AttemptEvent]) -> dict[str, Finished | Broke]:
 async def eventually(condition: Callable[[], bool]) -> None:
     """Another process makes it true."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 nothing in this process could tell
+        while not condition():
             await asyncio.sleep(0.01)
 
 

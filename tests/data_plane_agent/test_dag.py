@@ -1,9 +1,10 @@
-"""The graph's decisions: order, once each, retries, failure policies, and reuse only of what would be the same (I10)."""
+"""The graph's decisions: order, once each, retries, failure policies, reuse (I10)."""
 
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from whimbrel.spec import Artifact, Failure, OutputRef, Owner, WorkflowSpec
 
 from data_plane_agent.dag import (
     Decision,
@@ -21,7 +22,6 @@ from data_plane_agent.dag import (
     begin,
 )
 from tests.data_plane_agent.graphs import chain, fan, graph
-from whimbrel.spec import Artifact, Failure, OutputRef, Owner, WorkflowSpec
 
 RAISED = Failure(Owner.USER, "raised", "no")
 LOST = Failure(Owner.SYSTEM, "worker_lost", "gone")
@@ -48,7 +48,7 @@ def starts(decisions: list[Decision]) -> dict[str, Start]:
 def finish(
     spec: WorkflowSpec, known: dict[str, Known], pick: Any
 ) -> tuple[list[str], dict[str, Known], list[Decision]]:
-    """Runs to the end, `pick`ing which running node completes; order of starts, all outputs, last decisions."""
+    """Runs to the end, `pick`ing which running node completes; starts, outputs, last decisions."""
     state, decisions = begin(Graph.of(spec), {}, known=known)
     running: dict[str, Start] = {}
     order: list[str] = []

@@ -46,7 +46,7 @@ def tell(story: Story) -> list[State]:
         # The stamp of sending counts, not the one of hearing.
         ([(0, NEW), (1, Reconciled()), (9, Acked(2 * S)), (11.8, Tick())], [State.ACTIVE]),
         ([(0, NEW), (1, Reconciled()), (9, Acked(2 * S)), (11.95, Tick())], [State.JEOPARDY]),
-        # A pause past the deadline: the old acknowledgement that waited in the socket extends nothing.
+        # A pause past the deadline: an old acknowledgement left in the socket extends nothing.
         ([(0, NEW), (1, Reconciled()), (30, Acked(2 * S))], [State.JEOPARDY]),
         ([(0, NEW), (1, Reconciled()), (30, Tick()), (31, Acked(30 * S))], [State.ACTIVE]),
         # A Welcome that comes after its own TTL is worth nothing.

@@ -1,4 +1,4 @@
-"""The outbox: a crash at any byte leaves a prefix; numbers start anew with a session; a full disk loses nothing."""
+"""The outbox: a crash leaves a prefix; numbers begin anew; a full disk loses nothing."""
 
 import asyncio
 import errno

@@ -1,0 +1,479 @@
+"""The engine against a ledger that keeps its rules: once each, whatever goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from whimbrel.spec import (
+    Artifact,
+    Assignment,
+    Failure,
+    Outputs,
+    Owner,
+    Want,
+    canonical,
+    input_digest,
+    sha256,
+)
+from whimbrel.spec import digest as spec_digest
+
+from data_plane_agent import messages as m
+from data_plane_agent.engine import Engine
+from data_plane_agent.fence import SessionOver, State, Welcomed
+from data_plane_agent.guard import Guard
+from data_plane_agent.launcher import Attempt, AttemptKey, Broke, Finished
+from data_plane_agent.outbox import Outbox
+from data_plane_agent.spans import Spans
+from data_plane_agent.specs import Specs
+from tests.data_plane_agent.graphs import chain, fan, graph
+from tests.fakes import Behaviour, FakeLauncher, FakeLedger, finished
+
+pytestmark = pytest.mark.anyio
+
+X = "p/d/x"
+HOUR = 3600 * 1_000_000_000
+
+
+def answer(attempt: Attempt) -> Mapping[str, Any]:
+    return {"o0": attempt.input_digest[:8]}
+
+
+def forever(attempt: Attempt) -> None:
+    return None
+
+
+@dataclass
+class Agent:
+    engine: Engine
+    launcher: FakeLauncher
+    ledger: FakeLedger
+    guard: Guard
+    outbox: Outbox
+    objects: dict[str, bytes]
+    renewals: list[None]
+
+    async def get(self, uri: str) -> bytes:
+        return self.objects[uri]
+
+    def join(self, cluster_epoch: int = 1, *, resumed: bool = False) -> None:
+        self.guard.hear(Welcomed(0, HOUR, resumed))
+        self.engine.joined(cluster_epoch, resumed=resumed)
+
+    def assign(self, *executions: str, epoch: int = 1, want: Want = Want.RUN) -> None:
+        found = tuple(Assignment(one, epoch, "c", want) for one in executions)
+        self.engine.assigned(m.Changed(found))
+
+    async def end(self, execution: str = X) -> m.Event:
+        await until(lambda: self.ledger.rows[execution]["end"] is not None)
+        return self.ledger.rows[execution]["end"]
+
+    @property
+    def nodes_started(self) -> list[str]:
+        return [attempt.key.node for attempt in self.launcher.started]
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(20):
+        while not true():
+            await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def agent(
+    folder: Path,
+    ledger: FakeLedger,
+    behave: Behaviour = answer,
+    *,
+    found: Mapping[AttemptKey, str] | None = None,
+    max_executions: int = 100,
+) -> AsyncIterator[Agent]:
+    guard = Guard(clock=lambda: 1)
+    launcher = FakeLauncher(behave, found=found)
+    outbox = Outbox(folder / "outbox")
+    renewals: list[None] = []
+    it = Agent.__new__(Agent)
+    engine = Engine(
+        launcher=launcher,
+        ledger=ledger,
+        outbox=outbox,
+        store=it,
+        specs=Specs(folder / "specs", ledger),
+        guard=guard,
+        spans=Spans(),
+        max_executions=max_executions,
+        renew=lambda: renewals.append(None),
+    )
+    it.__init__(engine, launcher, ledger, guard, outbox, {}, renewals)
+    running = asyncio.create_task(engine.run())
+    try:
+        yield it
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_chain_arrives_and_is_forgotten(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(3))
+    async with agent(tmp_path, ledger) as it:
+        it.assign(X)
+        it.join()
+        assert isinstance(await it.end(), m.Succeeded)
+        assert it.nodes_started == ["n0", "n1", "n2"]
+        assert [type(event) for event in ledger.rows[X]["log"]] == [
+            *[m.NodeOutput] * 3,
+            m.Succeeded,
+        ]
+        await until(lambda: not it.engine.held())
+        assert it.engine.holdings.digest == "0" * 64
+        assert it.outbox.waiting == 0
+
+
+async def test_nothing_starts_before_its_claim(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1), epoch=2)
+    async with agent(tmp_path, ledger) as it:
+        it.assign(X, epoch=1)
+        it.join()
+        await until(lambda: ledger.claims)
+        await until(lambda: not it.engine.holdings.wishes(room=9))
+        assert it.nodes_started == []
+
+
+async def test_a_fan_of_many_is_committed_in_batches(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, fan(300))
+    async with agent(tmp_path, ledger) as it:
+        it.assign(X)
+        it.join()
+        await it.end()
+        assert len(it.nodes_started) == 302
+        assert len(ledger.batches) < 30
+
+
+async def test_a_lost_answer_is_told_again_and_changes_nothing(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, fan(5))
+    ledger.lose_answers = 2
+    async with agent(tmp_path, ledger) as it:
+        it.assign(X)
+        it.join()
+        await it.end()
+        await until(lambda: it.outbox.waiting == 0)
+    outputs = [event.node for event in ledger.rows[X]["log"] if isinstance(event, m.NodeOutput)]
+    assert sorted(outputs) == sorted(set(outputs))
+
+
+async def test_the_region_computes_on_without_the_centre_and_is_heard_later(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(5))
+    gate = asyncio.Event()
+
+    def behave(attempt: Attempt) -> Mapping[str, Any]:
+        if attempt.key.node == "n0":
+            ledger.away = True
+            gate.set()
+        return answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await gate.wait()
+        it.guard.hear(SessionOver())
+        assert it.guard.state is State.JOINING
+        await until(lambda: len(it.nodes_started) == 5)
+        assert ledger.rows[X]["outputs"] == {}
+        ledger.away = False
+        it.join(2)
+        await it.end()
+        assert len(it.nodes_started) == 5
+        assert ledger.claims[-1] == (2, [m.Wish(X, 1)])
+        assert [batch[:2] for batch in ledger.batches] == [(2, 1)]
+
+
+async def test_a_new_session_drops_what_moved_on(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(3))
+
+    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
+        ledger.away = True
+        return None if attempt.key.node == "n2" else answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(it.nodes_started) == 3)
+        it.guard.hear(SessionOver())
+        ledger.away = False
+        ledger.rows[X]["epoch"] = 3
+        it.join(2)
+        await until(lambda: not it.engine.held())
+        assert [key.node for key in it.launcher.cancelled] == ["n2"]
+        assert it.engine.wasted >= 2
+        assert ledger.rows[X]["log"] == []
+
+
+async def test_fenced_in_the_middle_stops_its_attempts(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"fast": [], "slow": []}))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(it.nodes_started) == 2)
+        ledger.rows[X]["epoch"] = 2
+        fast = next(one for one in it.launcher.started if one.key.node == "fast")
+        it.launcher.events.put_nowait([finished(fast.key, {"o0": 1}, fast.input_digest)])
+        await until(lambda: not it.engine.held())
+        assert [key.node for key in it.launcher.cancelled] == ["slow"]
+        assert ledger.rows[X]["outputs"] == {}
+
+
+@pytest.mark.parametrize("how", ["cancel", "removed", "superseded"])
+async def test_unwanted_work_is_stopped(tmp_path: Path, how: str) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.nodes_started)
+        match how:
+            case "cancel":
+                it.assign(X, want=Want.CANCEL)
+            case "removed":
+                it.engine.assigned(m.Removed((Assignment(X, 1, "c"),)))
+            case _:
+                ledger.rows[X]["epoch"] = 3
+                it.assign(X, epoch=3)
+                await until(lambda: len(it.nodes_started) == 2)
+                assert it.launcher.started[1].key.epoch == 3
+        await until(lambda: it.launcher.cancelled)
+        assert it.launcher.cancelled == [AttemptKey(X, "n0", 1, 1)]
+
+
+async def test_silence_kills_nothing_but_is_asked_about(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.nodes_started)
+        it.engine.assigned(m.All(()))
+        await until(lambda: len(ledger.claims) == 2)
+        assert it.engine.held() == (m.Wish(X, 1),)
+        assert it.launcher.cancelled == []
+        ledger.rows[X]["epoch"] = 2
+        it.engine.assigned(m.All(()))
+        await until(lambda: not it.engine.held())
+
+
+async def test_a_restart_adopts_what_fits_and_repeats_nothing(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    spec = graph({"a": [], "b": ["a"], "c": []})
+    ledger.launch(X, spec)
+    started: list[Attempt] = []
+
+    def first(attempt: Attempt) -> Mapping[str, Any] | None:
+        started.append(attempt)
+        ledger.away = True
+        return answer(attempt) if attempt.key.node == "a" else None
+
+    async with agent(tmp_path, ledger, first) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(started) == 3)
+        await until(lambda: it.outbox.waiting == 1)
+    ledger.away = False
+    keys = {one.key.node: one for one in started}
+    found = {
+        keys["b"].key: keys["b"].input_digest,
+        keys["c"].key: "of other inputs",
+        AttemptKey("p/d/other", "n", 1, 1): "nobody's",
+    }
+    async with agent(tmp_path, ledger, found=found) as it:
+        # It ended while nobody listened: its end may come before the verdict about it.
+        end = finished(keys["b"].key, {"o0": "b"}, keys["b"].input_digest)
+        it.launcher.events.put_nowait([end])
+        it.join(2)
+        await it.end()
+        assert it.nodes_started == ["c"]
+        cancelled = {(key.execution, key.node) for key in it.launcher.cancelled}
+        assert cancelled == {(X, "c"), ("p/d/other", "n")}
+        assert set(ledger.rows[X]["outputs"]) == {"a", "b", "c"}
+
+
+async def test_an_end_in_the_outbox_is_not_said_twice(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+
+    def behave(attempt: Attempt) -> Mapping[str, Any]:
+        ledger.away = True
+        return answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.outbox.waiting == 2)
+    ledger.away = False
+    async with agent(tmp_path, ledger) as it:
+        it.join(2)
+        await it.end()
+        await until(lambda: it.outbox.waiting == 0)
+        assert it.nodes_started == []
+
+
+async def test_an_incomplete_end_begins_anew_from_what_is_live(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(2))
+    lost: list[str] = []
+
+    def behave(attempt: Attempt) -> Mapping[str, Any]:
+        if attempt.key.node == "n1" and not lost:
+            lost.append("n0")
+            ledger.rows[X]["nodes"].append("never")
+        return answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(ledger.claims) >= 2)
+        ledger.rows[X]["nodes"].remove("never")
+        await it.end()
+        assert it.nodes_started == ["n0", "n1"]
+
+
+async def test_a_kept_output_wins_and_its_dependents_run_again(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    spec = chain(2)
+    ledger.launch(X, spec)
+    kept = canonical({"o0": "kept"})
+
+    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
+        if attempt.key.node == "n0":
+            ledger.rows[X]["outputs"]["n0"] = m.NodeOutput(
+                "n0", 1, Outputs(kept, sha256(kept)), attempt.input_digest, 1, 2
+            )
+            return {"o0": "ours"}
+        return answer(attempt) if attempt.inputs["before"] == ["kept"] else None
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        end = await it.end()
+        assert isinstance(end, m.Succeeded)
+        assert it.nodes_started == ["n0", "n1", "n1"]
+        assert AttemptKey(X, "n1", 1, 1) in it.launcher.cancelled
+        made_from = input_digest(spec_digest(spec.tasks[0]), {"x": 7, "before": ["kept"]})
+        assert ledger.rows[X]["outputs"]["n1"].input_digest == made_from
+
+
+async def test_failures_are_told_with_what_follows(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"a": []}, retries=1))
+    raised = Failure(Owner.USER, "raised", "ValueError: no")
+    async with agent(tmp_path, ledger, lambda _: raised) as it:
+        it.assign(X)
+        it.join()
+        end = await it.end()
+        assert isinstance(end, m.Failed)
+        assert (end.failure.node, end.failure.message) == ("a", "ValueError: no")
+        said = [one for one in ledger.rows[X]["log"] if isinstance(one, m.AttemptFailed)]
+        assert [(one.attempt, one.will_retry) for one in said] == [(1, True), (2, False)]
+
+
+async def test_an_unreadable_input_stops_the_run_and_says_so(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"a": [], "b": []}))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(it.nodes_started) == 2)
+        failure = Failure(Owner.SYSTEM, "unreadable_input", "gone")
+        broke = Broke(AttemptKey(X, "a", 1, 1), failure, 1, 2, unreadable=("file:///gone",))
+        it.launcher.events.put_nowait([broke])
+        assert await it.end() == m.Unreachable("a", ("file:///gone",))
+        await until(lambda: not it.engine.held())
+        assert [key.node for key in it.launcher.cancelled] == ["b"]
+
+
+async def test_a_large_document_is_read_before_the_graph_moves_on(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(2))
+
+    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
+        return None if attempt.key.node == "n0" else answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.nodes_started)
+        text = canonical({"o0": "large"}).encode()
+        it.objects["file:///large"] = text
+        large = Artifact("file:///large", sha256(text), len(text), "r", "value")
+        first = it.launcher.started[0]
+        outputs = Outputs("", sha256(text), (), large)
+        it.launcher.events.put_nowait([Finished(first.key, outputs, first.input_digest, 1, 2)])
+        await it.end()
+        assert it.launcher.started[1].inputs["before"] == ["large"]
+        assert ledger.rows[X]["outputs"]["n0"].outputs.offloaded == large
+
+
+async def test_room_is_kept(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    names = [f"p/d/x{i}" for i in range(3)]
+    for name in names:
+        ledger.launch(name, chain(1))
+    async with agent(tmp_path, ledger, forever, max_executions=2) as it:
+        it.assign(*names)
+        it.join()
+        await until(lambda: len(it.nodes_started) == 2)
+        first = it.launcher.started[0]
+        it.launcher.events.put_nowait([finished(first.key, {"o0": 1}, first.input_digest)])
+        await it.end(first.key.execution)
+        await until(lambda: len(it.nodes_started) == 3)
+
+
+async def test_running_is_told_of_an_attempt_that_outlives_its_batch(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: ledger.rows[X]["log"])
+        assert ledger.rows[X]["log"] == [m.AttemptRuns("n0", 1, 1)]
+
+
+async def test_a_ledger_that_forgot_gets_a_new_session(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(3))
+
+    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
+        return None if attempt.key.node == "n1" else answer(attempt)
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: ledger.cursors.get(1, 0) > 0 and it.outbox.waiting == 0)
+        ledger.cursors.clear()
+        second = it.launcher.started[1]
+        it.launcher.events.put_nowait([finished(second.key, {"o0": 1}, second.input_digest)])
+        await until(lambda: it.renewals)
+        it.join(2)
+        await it.end()
+
+
+async def test_an_unknown_specification_fails_the_run_and_nothing_else(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+    ledger.launch("p/d/y", chain(2))
+    ledger.specs[ledger.rows[X]["spec"]] = b""
+    async with agent(tmp_path, ledger) as it:
+        it.assign(X, "p/d/y")
+        it.join()
+        end = await it.end()
+        assert isinstance(end, m.Failed)
+        assert end.failure.owner is Owner.CONFIG
+        assert isinstance(await it.end("p/d/y"), m.Succeeded)
