@@ -188,7 +188,8 @@ def main() -> None:
         report.about = {
             "machine": platform.machine(), "cores": os.cpu_count(),
             "python": platform.python_version(), "calibration_ms": [calibration_ms()],
-            "load": os.getloadavg()[0], "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "load": os.getloadavg()[0],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
         try:
             measure(
