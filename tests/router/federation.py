@@ -130,7 +130,7 @@ class Ledger(ledger_pb2_grpc.LedgerServicer):
 
 @dataclass
 class Agent:
-    """One connection of one incarnation. Beats until told not to; `seen` is what the router said."""
+    """One connection of one incarnation. Beats; `seen` is what the router said."""
 
     cluster: str
     incarnation: str
