@@ -158,12 +158,18 @@ def measure(report: Report, wanted: set[str], load: Load, folder: Path, *, count
     if not wanted - {"import", "up"}:
         return
     others = peers(report, load, folder) if with_peers and wanted & PEERS else []
-    with federation(folder / "data") as whole, whole.client() as client:
-        say("federation is up")
-        flows = work.register(client, load_program())
-        work.warm_up(client, flows, len(whole.sandbox["regions"]))
-        undisturbed(report, whole, client, flows, wanted=wanted, load=load, others=others)
-        if "loss" in wanted:
+    if wanted - {"import", "up", "loss"}:
+        with federation(folder / "data") as whole, whole.client() as client:
+            say("federation is up")
+            flows = work.register(client, load_program())
+            work.warm_up(client, flows, len(whole.sandbox["regions"]))
+            undisturbed(report, whole, client, flows, wanted=wanted, load=load, others=others)
+    if "loss" in wanted:
+        # Every run holds a slot while it waits, also when two regions hold all of them.
+        slots = {"WHIMBREL_AGENT_SLOTS": str(max(4, runs))}
+        with federation(folder / "hurt", environment=slots) as whole, whole.client() as client:
+            say("federation is up, to be hurt")
+            flows = work.register(client, load_program())
             losses(report, whole, client, flows, folder=folder, count=count, runs=runs)
 
 
@@ -176,7 +182,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="every sample, for comparisons")
     parser.add_argument("--no-peers", action="store_true", help="ours alone, no ratios")
     parser.add_argument("--losses", type=int, help="how often a region is killed")
-    parser.add_argument("--runs", type=int, default=20, help="executions during each loss")
+    parser.add_argument(
+        "--runs", type=int, help="executions during each loss; 100, or 20 with --quick"
+    )
     given = parser.parse_args()
     load = QUICK if given.quick else FULL
     with tempfile.TemporaryDirectory(prefix="wbench-", ignore_cleanup_errors=True) as name:
@@ -194,7 +202,8 @@ def main() -> None:
         try:
             measure(
                 report, set(given.only or MEASURES), load, folder,
-                count=given.losses or (3 if given.quick else 30), runs=given.runs,
+                count=given.losses or (3 if given.quick else 30),
+                runs=given.runs or (20 if given.quick else 100),
                 with_peers=not given.no_peers,
             )  # fmt: skip
         finally:

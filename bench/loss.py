@@ -18,7 +18,7 @@ from bench.work import Flows
 
 PATIENCE_SECONDS = 120.0
 """For a rescue. A run that takes longer counts as lost, and the measure fails."""
-STAGES = ("detection", "fence", "place and fence", "claim", "resume", "whole")
+STAGES = ("detect, fence to nobody", "place, fence", "assign, claim", "resume", "whole")
 
 
 def _starts(folder: Path) -> dict[str, list[int]]:
@@ -47,20 +47,15 @@ def stages(view: ExecutionView, killed: float, resumed_ns: int) -> dict[str, flo
     """Seconds of each stage; what the timeline does not say is left out."""
     since = [entry for entry in view.timeline if entry.at_ns > killed * 1e9]
     found: dict[str, float] = {"whole": resumed_ns / 1e9 - killed}
-    first_fence = next((e for e in since if e.kind in ("suspected", "waiting", "fenced")), None)
-    suspected = next((e for e in since if e.kind == "suspected"), None)
-    fences = [e for e in since if e.kind == "fenced"]
-    claimed = next((e for e in since if e.kind == "claimed"), None)
-    detected = suspected or first_fence
-    if detected is not None:
-        found["detection"] = detected.at_ns / 1e9 - killed
-    if fences and detected is not None:
-        found["fence"] = (fences[0].at_ns - detected.at_ns) / 1e9
-    if len(fences) > 1:
-        found["place and fence"] = (fences[-1].at_ns - fences[0].at_ns) / 1e9
-    if claimed is not None and fences:
-        found["claim"] = (claimed.at_ns - fences[-1].at_ns) / 1e9
-        found["resume"] = (resumed_ns - claimed.at_ns) / 1e9
+    fences = [entry for entry in since if entry.kind == "fenced"]
+    claimed = next((entry for entry in since if entry.kind == "claimed"), None)
+    # The takeover fences twice: to nobody at once, then to the cluster that was chosen.
+    if len(fences) < 2 or claimed is None:
+        return found
+    found["detect, fence to nobody"] = fences[0].at_ns / 1e9 - killed
+    found["place, fence"] = (fences[-1].at_ns - fences[0].at_ns) / 1e9
+    found["assign, claim"] = (claimed.at_ns - fences[-1].at_ns) / 1e9
+    found["resume"] = (resumed_ns - claimed.at_ns) / 1e9
     return found
 
 
