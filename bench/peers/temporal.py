@@ -45,8 +45,25 @@ async def _sustained(client: Client, load: Load) -> float:
     return done / (time.perf_counter() - start)
 
 
+async def _connected(address: str) -> Client:
+    """The port listens before the server is whole."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return await Client.connect(address)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.05)
+
+
+async def _ready(address: str) -> None:
+    """Before the worker starts, which would give up at once."""
+    await _connected(address)
+
+
 async def _measure(load: Load, address: str, pids: tuple[int, ...], out: Measured) -> None:
-    client = await Client.connect(address)
+    client = await _connected(address)
     for shape, size in (("Fan", 1), ("Fan", 100), ("Chain", 10)):
         await _result(client, shape, size)  # warm
     for _ in range(load.repeats):
@@ -75,6 +92,7 @@ def measure(load: Load, folder: Path) -> Measured:
         "--log-level", "error", log=folder / "temporal.log",
     ) as server:  # fmt: skip
         await_port(port)
+        asyncio.run(_ready(address))
         out.start_seconds = time.perf_counter() - start
         with running(
             sys.executable, "-m", "bench.peers.temporal_worker", address,
