@@ -95,7 +95,7 @@ async def agent(
     launcher = FakeLauncher(behave, found=found)
     outbox = Outbox(folder / "outbox")
     renewals: list[None] = []
-    it = Agent.__new__(Agent)
+    it = Agent.__new__(Agent)  # the engine reads its objects from here
     engine = Engine(
         launcher=launcher,
         ledger=ledger,
