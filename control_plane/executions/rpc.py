@@ -43,7 +43,8 @@ class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
     async def Watch(
         self, request: execution_pb2.GetExecutionRequest, context: Any
     ) -> AsyncIterator[execution_pb2.Execution]:
-        async for item in self._watch.follow(codec.id_from_wire(request.key)):
+        execution = codec.id_from_wire(request.key)
+        async for item in self._watch.follow(execution, end_only=request.end_only):
             yield codec.view_to_wire(item)
 
     async def Cancel(

@@ -24,7 +24,15 @@ from control_plane.executions.inputs import complete, largest, parse
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
-from control_plane.executions.view import PlacementView, View, head, heads, trace_id, view
+from control_plane.executions.view import (
+    NodeView,
+    PlacementView,
+    View,
+    head,
+    heads,
+    trace_id,
+    view,
+)
 from control_plane.ledger.fence import FENCE, end
 from control_plane.ledger.rows import insert_into
 from control_plane.ledger.store import Wakeup
@@ -116,9 +124,9 @@ class Executions:
             )  # fmt: skip
             text = f"{stored.key.name} version {stored.key.version}"
             await tell(connection, [Entry(row["id"], 0, "launched", "", text)])
-            answer = await view(connection, row["id"], self._graphs)
         self._dispatcher.wake([row["id"]])
-        return answer
+        nodes = tuple(NodeView(node.id, node.task) for node in spec.nodes)
+        return replace(head(row | {"epoch": 0}), nodes=nodes)
 
     def _row(
         self, wanted: Launch, stored: Stored, spec: WorkflowSpec, *, policy: PlacementPolicy,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.errors import NotFound
 from whimbrel.spec import Artifact, Failure, Phase
@@ -120,13 +120,23 @@ def trace_id(traceparent: str) -> str:
     return parts[1] if len(parts) == 4 else ""
 
 
-async def view(connection: AsyncConnection, execution: str, graphs: Graphs) -> View:
+async def _row(connection: AsyncConnection, execution: str) -> RowMapping:
     found = await connection.execute(heads().where(EXECUTION.c.id == execution))
     row = found.mappings().one_or_none()
     if row is None:
         raise NotFound(
             f"there is no execution {execution}", remedy="whimbrel execution list shows them"
         )
+    return row
+
+
+async def head_of(connection: AsyncConnection, execution: str) -> View:
+    """Without nodes, placements and timeline: one statement."""
+    return head(await _row(connection, execution))
+
+
+async def view(connection: AsyncConnection, execution: str, graphs: Graphs) -> View:
+    row = await _row(connection, execution)
     placements = await _placements(connection, execution)
     graph = await graphs.get(connection, row["spec_digest"])
     nodes = {node.id: NodeView(node.id, node.task) for node in graph.nodes}

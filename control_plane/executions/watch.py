@@ -7,6 +7,7 @@ for those that another replica wrote.
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 from sqlalchemy import select
 from whimbrel.spec import Phase
@@ -14,7 +15,7 @@ from whimbrel.spec import Phase
 from control_plane.database import Database, table
 from control_plane.executions.changes import Changes
 from control_plane.executions.store import Execution
-from control_plane.executions.view import View, view
+from control_plane.executions.view import View, head_of, view
 from control_plane.registry.graphs import Graphs
 
 EXECUTION = table(Execution)
@@ -30,9 +31,18 @@ class Watch:
         self._graphs = graphs
         self._changes = changes
 
-    async def follow(self, execution: str) -> AsyncIterator[View]:
+    async def follow(self, execution: str, *, end_only: bool = False) -> AsyncIterator[View]:
+        """`end_only`: the head at once and the whole when it has ended. Who only waits costs a
+        look at one column, not a view a change."""
         event = self._changes.follow(execution)
         try:
+            if end_only:
+                async with self._database.read() as connection:
+                    yield await head_of(connection, execution)
+                while not await self._ended(execution):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(event.wait(), LOOK_SECONDS)
+                    event.clear()
             last: View | None = None
             while True:
                 event.clear()
@@ -59,10 +69,13 @@ class Watch:
             except TimeoutError:
                 return
             event.clear()
-            async with self._database.read() as connection:
-                found = await connection.execute(
-                    select(EXECUTION.c.phase).where(EXECUTION.c.id == execution)
-                )
-                if Phase(found.scalar_one()).terminal:
-                    return
+            if await self._ended(execution):
+                return
             wait = due - time.monotonic()
+
+    async def _ended(self, execution: str) -> bool:
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(EXECUTION.c.phase).where(EXECUTION.c.id == execution)
+            )
+            return Phase(found.scalar_one()).terminal

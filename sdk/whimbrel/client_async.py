@@ -49,12 +49,15 @@ class AsyncExecution:
         self.view = await self._wire.get(self.name)
         return self.view
 
-    async def watch(self) -> AsyncIterator[ExecutionView]:
+    def watch(self) -> AsyncIterator[ExecutionView]:
         """What is known now, then again at every change; ends after a terminal phase."""
+        return self._follow(end_only=False)
+
+    async def _follow(self, *, end_only: bool) -> AsyncIterator[ExecutionView]:
         lost_at, pause = 0.0, 0
         while True:
             try:
-                async for view in self._wire.watch(self.name):
+                async for view in self._wire.watch(self.name, end_only=end_only):
                     lost_at, pause, self.view = 0.0, 0, view
                     yield view
                     if view.phase.terminal:
@@ -70,7 +73,7 @@ class AsyncExecution:
         """Until the run has ended. Raises ExecutionFailed unless it SUCCEEDED, TimeoutError after
         `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            async for _ in self.watch():
+            async for _ in self._follow(end_only=True):
                 pass
         return succeeded(self.view)
 

@@ -259,8 +259,8 @@ class Wire:
         reply = await self._call(self._executions.List, request)
         return tuple(execution_view(item) for item in reply.executions)
 
-    async def watch(self, name: str) -> AsyncIterator[ExecutionView]:
-        request = execution_pb2.GetExecutionRequest(key=self._key(name))
+    async def watch(self, name: str, *, end_only: bool) -> AsyncIterator[ExecutionView]:
+        request = execution_pb2.GetExecutionRequest(key=self._key(name), end_only=end_only)
         async for message in self._stream(self._executions.Watch, request):
             yield execution_view(message)
 

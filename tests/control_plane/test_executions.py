@@ -140,6 +140,22 @@ async def test_a_follower_sees_each_change_and_the_end(world: World) -> None:
 
 
 @pytest.mark.anyio
+async def test_who_only_waits_sees_the_head_and_the_end(world: World) -> None:
+    await world.join("east")
+    run = await world.running(chain("a", "b"))
+    watch = Watch(world.database, world.graphs, world.changes).follow(run, end_only=True)
+    async with asyncio.timeout(10):
+        first = await anext(watch)
+        assert (first.phase, first.nodes) == ("RUNNING", ())
+        await world.send(run, output("a"))
+        failure = Failure(Owner.USER, "raised", "no", "b")
+        await world.send(run, Status("b", 1, "FAILED", error=failure), Failed(failure))
+        rest = [view async for view in watch]
+    assert [view.phase for view in rest] == ["FAILED"]
+    assert [node.phase for node in rest[0].nodes] == ["SUCCEEDED", "FAILED"]
+
+
+@pytest.mark.anyio
 async def test_logs_are_read_where_the_node_ran(world: World) -> None:
     await world.join("east")
     run = await world.running(chain("a", "b"))

@@ -12,7 +12,7 @@ from whimbrel.cli import connect, follow, show, trace
 from whimbrel.cli.connect import Domain, Endpoint, Name, Output, Project
 from whimbrel.cli.show import Form
 from whimbrel.client_views import ExecutionView, rfc3339
-from whimbrel.errors import InvalidInput
+from whimbrel.errors import ExecutionFailed, InvalidInput
 from whimbrel.spec import Phase
 
 app = typer.Typer(help="Runs: list, look at, follow, cancel.", no_args_is_help=True)
@@ -124,8 +124,9 @@ def watched(execution: Any) -> ExecutionView:
 def awaited(execution: Any) -> ExecutionView:
     """Waits without a picture; an interrupt leaves the run alone."""
     try:
-        for _ in execution.watch():
-            pass
+        execution.wait()
+    except ExecutionFailed:
+        pass  # the caller shows what came of it
     except KeyboardInterrupt:
         show.say(f"the run goes on; follow it: whimbrel execution watch {execution.name}")
         raise
