@@ -1,9 +1,8 @@
 """Spans of a run, made when they are over: a node's and a task's ids are chosen at the start, so
 that children can name them.
 
-Called by `run.py` for each node and task and by the engine for each claim; hands finished spans to
-the tracer's own processor. A span made this way costs a fifth of an open one, and the data path
-has a budget.
+Called by `run.py` for each node and task; hands finished spans to the tracer's own processor, so
+that nothing is kept open while a task runs.
 """
 
 import random
