@@ -65,6 +65,10 @@ class Process:
                 *self.command, stdout=log, stderr=log, env={**os.environ, **self.environment}
             )
 
+    def send(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
     async def stop(self, number: int = signal.SIGKILL) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.send_signal(number)

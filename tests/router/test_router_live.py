@@ -241,3 +241,31 @@ async def test_place_reads_the_live_clusters(one: Federation) -> None:
     assert reply.placements[-1].reason == "no_capacity"
     verdicts = {v.cluster: v.rule for v in reply.placements[0].verdicts}
     assert verdicts == {"east": "", "west": "alive"}
+
+
+async def test_a_frozen_etcd_makes_nobody_lost(one: Federation) -> None:
+    """Its leases run out while it stands still, and the watch may not even break."""
+    agent = await one.agent("east")
+    await quiet_is_over(one)
+    one.etcd.send(signal.SIGSTOP)
+    await asyncio.sleep(TTL + 1)
+    one.etcd.send(signal.SIGCONT)
+    await until(lambda: agent.acks[-1].renewed or agent.acks[-1].session_over, "an answer")
+    if agent.acks[-1].session_over:
+        await until(lambda: agent.ended, "the stream ends with its session")
+        await one.agent("east", resume=agent.welcome.session)
+    await asyncio.sleep(2 * TTL + 1)
+    assert one.ledger.lost == []
+
+
+async def test_a_frozen_router_makes_nobody_lost(one: Federation) -> None:
+    agent = await one.agent("east")
+    await quiet_is_over(one)
+    one.replicas[0].send(signal.SIGSTOP)
+    await asyncio.sleep(TTL + 1.5)
+    one.replicas[0].send(signal.SIGCONT)
+    await until(lambda: agent.ended or agent.acks[-1].session_over, "the session is over")
+    again = await one.agent("east", resume=agent.welcome.session)
+    assert again.welcome.cluster_epoch == 2
+    await asyncio.sleep(2 * TTL + 1)
+    assert one.ledger.lost == []
