@@ -11,12 +11,16 @@ client library. Every failure to get an answer is `EtcdDown`; nothing else leaks
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from etcd3aio._protobuf import (  # pyright: ignore[reportPrivateUsage]  # named nowhere else
+    WatchCreateRequest,
+    WatchRequest,
+)
 from etcd3aio.connections import ConnectionManager
 from etcd3aio.errors import EtcdError
 from etcd3aio.kv import KVService, prefix_range_end
@@ -26,6 +30,7 @@ from whimbrel.errors import Unreachable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_aio: Any = grpc.aio  # its stubs leave EOF out
 
 RETRY_SECONDS = 0.2
 """Between attempts to read a prefix anew. Too short burns CPU in an outage, too long adds to it."""
@@ -99,13 +104,19 @@ class Lease:
     ttl: float
 
 
-class _OneStream(WatchService):
-    """A watch that ends with its stream. The library's own reconnect goes on from a revision that
-    a wiped etcd will not reach for hours, without a word."""
+class _Watch(WatchService):
+    """One stream, which ends when it breaks. The library's own watch reconnects and goes on from a
+    revision that a wiped etcd will not reach for hours, without a word."""
 
-    @staticmethod
-    def _is_transient_error(exc: grpc.aio.AioRpcError) -> bool:
-        return False
+    async def once(self, start: bytes, end: bytes, revision: int) -> AsyncGenerator[Any, None]:
+        stream: Any = self._stub.Watch()
+        create = WatchCreateRequest(key=start, range_end=end, start_revision=revision)
+        try:
+            await stream.write(WatchRequest(create_request=create))
+            while (answer := await stream.read()) is not _aio.EOF:
+                yield answer
+        finally:
+            stream.cancel()
 
 
 def _text(value: Any) -> str:
@@ -207,8 +218,9 @@ class Etcd:
                 entries, revision = await self._list(prefix)
                 yield Listed(entries)
                 whole = False
-                async for change in self._watch(prefix, revision + 1):
-                    yield change
+                async with contextlib.aclosing(self._watch(prefix, revision + 1)) as changes:
+                    async for change in changes:
+                        yield change
             except EtcdDown as cause:
                 log.warning("etcd is out of sight: %s", cause.message)
             if not whole:
@@ -216,26 +228,22 @@ class Etcd:
                 yield Cut()
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _watch(self, prefix: str, revision: int) -> AsyncIterator[Change]:
+    async def _watch(self, prefix: str, revision: int) -> AsyncGenerator[Change, None]:
         name = self._namespace + prefix
-        service = _OneStream(self._channel)
-        stream = service.watch(name, prefix_range_end(name), revision)
+        stream = _Watch(self._channel).once(name.encode(), prefix_range_end(name), revision)
         try:
-            async for answer in stream:
-                said: Any = answer
-                if said.compact_revision or said.canceled:
-                    return
-                for event in said.events:
-                    key = self._key(event.kv.key)
-                    if event.type:
-                        yield Deleted(key)
-                    else:
-                        yield Put(Entry(key, bytes(event.kv.value)))
+            async with contextlib.aclosing(stream):
+                async for answer in stream:
+                    if answer.compact_revision or answer.canceled:
+                        return
+                    for event in answer.events:
+                        key = self._key(event.kv.key)
+                        if event.type:
+                            yield Deleted(key)
+                        else:
+                            yield Put(Entry(key, bytes(event.kv.value)))
         except grpc.aio.AioRpcError as cause:
             raise EtcdDown(f"{cause.code().name} {cause.details()}") from cause
-        finally:
-            closing: Any = stream
-            await closing.aclose()
 
     def _key(self, raw: Any) -> str:
         return _text(raw).removeprefix(self._namespace)

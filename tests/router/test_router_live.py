@@ -244,7 +244,7 @@ async def test_place_reads_the_live_clusters(one: Federation) -> None:
 
 
 async def test_a_frozen_etcd_makes_nobody_lost(one: Federation) -> None:
-    """Its leases run out while it stands still, and the watch may not even break."""
+    """Its leases run out while it stands still: sessions end that nobody could have renewed."""
     agent = await one.agent("east")
     await quiet_is_over(one)
     one.etcd.send(signal.SIGSTOP)
