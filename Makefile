@@ -7,7 +7,7 @@ CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
 setup: .venv/.installed
 
-.venv/.installed: pyproject.toml
+.venv/.installed: pyproject.toml constraints.txt
 	@bash tools/setup.sh "$(PYTHON)"
 	@touch $@
 

