@@ -213,16 +213,19 @@ class Etcd:
     async def follow(self, prefix: str) -> AsyncIterator[Change]:
         """Listed, then every change in order; after a cut, of whatever cause, Listed again."""
         whole = True
+        told = False
         while True:
             try:
                 entries, revision = await self._list(prefix)
                 yield Listed(entries)
-                whole = False
+                whole = told = False
                 async with contextlib.aclosing(self._watch(prefix, revision + 1)) as changes:
                     async for change in changes:
                         yield change
             except EtcdDown as cause:
-                log.warning("etcd is out of sight: %s", cause.message)
+                if not told:
+                    log.warning("etcd is out of sight: %s", cause.message)
+                told = True
             if not whole:
                 whole = True
                 yield Cut()
