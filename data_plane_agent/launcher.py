@@ -37,6 +37,9 @@ class Attempt:
     timeout_seconds: float
     traceparent: str = ""
     checkpoint: Artifact | None = None
+    avoid: tuple[str, ...] = ()
+    """Hosts on which earlier attempts of this node broke for the platform's reasons: preferably not
+    there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Started:
+    """`host` is the machine of the cluster it runs on, "" = this one. `avoided` are the hosts of
+    `Attempt.avoid` that it was kept away from."""
+
     key: AttemptKey
     at_ns: int
+    host: str = ""
+    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +76,16 @@ class Finished:
     started_ns: int
     ended_ns: int
     logs: Logs = Logs()
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Broke:
     """The attempt ended without a result. `failure.owner` decides whose budget pays.
 
-    kinds: raised, oom, timeout, exited, import, unreadable_input, store_full, worker_lost."""
+    kinds (user): raised, exited, import, oom, disk, timeout; (system): worker_lost, node_lost,
+    evicted, preempted, shutdown, pod_lost, image_pull, unreadable_input, store_full; (config):
+    image, pod_config, admission."""
 
     key: AttemptKey
     failure: Failure
@@ -82,6 +93,16 @@ class Broke:
     ended_ns: int
     logs: Logs = Logs()
     unreadable: tuple[str, ...] = ()
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unplaceable:
+    """The cluster has had no room for a queued attempt for too long; it stays queued until it is
+    cancelled. `message` is for a person: what the scheduler says."""
+
+    key: AttemptKey
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +114,29 @@ class Saved:
     at_ns: int
 
 
-AttemptEvent = Found | Started | Finished | Broke | Saved
+AttemptEvent = Found | Started | Finished | Broke | Saved | Unplaceable
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the cluster can run at all. `images` are globs, empty = any."""
+
+    images: tuple[str, ...] = ()
+    refused_images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
+    """`ill` is why the compute can't be asked at the moment, "" = it answers. `offer` None: it runs
+    whatever it is given."""
+
     allocatable: Resources
     free: Resources
     running: int
     queued: int
+    ill: str = ""
+    offer: Offer | None = None
 
 
 class Launcher(Protocol):
@@ -118,3 +153,9 @@ class Launcher(Protocol):
         ...
 
     def capacity(self) -> Capacity: ...
+
+    async def read_log(
+        self, key: AttemptKey, stream: str, *, offset: int, limit: int
+    ) -> tuple[bytes, bool]:
+        """Bytes of a running attempt's stdout or stderr, and whether no more can come from here."""
+        ...

@@ -27,7 +27,7 @@ from whimbrel.wire.v1 import registry_pb2 as whimbrel_dot_wire_dot_v1_dot_regist
 from whimbrel.wire.v1 import placement_pb2 as whimbrel_dot_wire_dot_v1_dot_placement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n whimbrel/wire/v1/execution.proto\x12\x10whimbrel.wire.v1\x1a\x1bwhimbrel/wire/v1/spec.proto\x1a\x1fwhimbrel/wire/v1/registry.proto\x1a whimbrel/wire/v1/placement.proto\"=\n\x0c\x45xecutionKey\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xdd\x01\n\rLaunchRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12.\n\x08workflow\x18\x02 \x01(\x0b\x32\x1c.whimbrel.wire.v1.VersionKey\x12\x13\n\x0binputs_json\x18\x03 \x01(\t\x12\x34\n\tplacement\x18\x04 \x01(\x0b\x32!.whimbrel.wire.v1.PlacementPolicy\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"Z\n\tTaskError\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x11\n\ttraceback\x18\x05 \x01(\t\"\xd4\x02\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12\r\n\x05\x63\x61\x63he\x18\x07 \x01(\t\x12\x12\n\ncheckpoint\x18\x08 \x01(\t\x12\x12\n\nstarted_ns\x18\t \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\n \x01(\x03\x12*\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x14\n\x0coutputs_json\x18\x0c \x01(\t\x12\x0f\n\x07lineage\x18\r \x01(\t\x12*\n\x06stdout\x18\x0e \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\x0f \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\"Z\n\rTimelineEntry\x12\r\n\x05\x61t_ns\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x8c\x04\n\tExecution\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12.\n\x08workflow\x18\x02 \x01(\x0b\x32\x1c.whimbrel.wire.v1.VersionKey\x12&\n\x05phase\x18\x03 \x01(\x0e\x32\x17.whimbrel.wire.v1.Phase\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x13\n\x0binputs_json\x18\x08 \x01(\t\x12\x14\n\x0coutputs_json\x18\t \x01(\t\x12*\n\x05\x65rror\x18\n \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x12\n\ncreated_ns\x18\x0b \x01(\x03\x12\x12\n\nstarted_ns\x18\x0c \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\r \x01(\x03\x12\x10\n\x08trace_id\x18\x0e \x01(\t\x12%\n\x05nodes\x18\x0f \x03(\x0b\x32\x16.whimbrel.wire.v1.Node\x12/\n\nplacements\x18\x10 \x03(\x0b\x32\x1b.whimbrel.wire.v1.Placement\x12\x31\n\x08timeline\x18\x11 \x03(\x0b\x32\x1f.whimbrel.wire.v1.TimelineEntry\x12\x0c\n\x04mode\x18\x12 \x01(\t\"T\n\x13GetExecutionRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x10\n\x08\x65nd_only\x18\x02 \x01(\x08\"\x80\x01\n\x15ListExecutionsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\'\n\x06phases\x18\x03 \x03(\x0e\x32\x17.whimbrel.wire.v1.Phase\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\"F\n\x13ListExecutionsReply\x12/\n\nexecutions\x18\x01 \x03(\x0b\x32\x1b.whimbrel.wire.v1.Execution\"L\n\rCancelRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x0e\n\x06reason\x18\x02 \x01(\t\"i\n\x0bLogsRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"G\n\x08LogChunk\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\";\n\x0cTraceRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\"\x8a\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07service\x18\x05 \x01(\t\x12\x10\n\x08start_ns\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x07 \x01(\x03\x12\r\n\x05\x65rror\x18\x08 \x01(\x08\x12:\n\nattributes\x18\t \x03(\x0b\x32&.whimbrel.wire.v1.Span.AttributesEntry\x12\r\n\x05links\x18\n \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\nTraceReply\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12%\n\x05spans\x18\x02 \x03(\x0b\x32\x16.whimbrel.wire.v1.Span*\x86\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07WAITING\x10\x02\x12\x0c\n\x08\x41SSIGNED\x10\x03\x12\x0b\n\x07RUNNING\x10\x04\x12\n\n\x06MOVING\x10\x05\x12\r\n\tSUCCEEDED\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x12\x0b\n\x07\x41\x42ORTED\x10\x08\x32\x9a\x04\n\nExecutions\x12\x46\n\x06Launch\x12\x1f.whimbrel.wire.v1.LaunchRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12I\n\x03Get\x12%.whimbrel.wire.v1.GetExecutionRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12V\n\x04List\x12\'.whimbrel.wire.v1.ListExecutionsRequest\x1a%.whimbrel.wire.v1.ListExecutionsReply\x12M\n\x05Watch\x12%.whimbrel.wire.v1.GetExecutionRequest\x1a\x1b.whimbrel.wire.v1.Execution0\x01\x12\x46\n\x06\x43\x61ncel\x12\x1f.whimbrel.wire.v1.CancelRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12\x43\n\x04Logs\x12\x1d.whimbrel.wire.v1.LogsRequest\x1a\x1a.whimbrel.wire.v1.LogChunk0\x01\x12\x45\n\x05Trace\x12\x1e.whimbrel.wire.v1.TraceRequest\x1a\x1c.whimbrel.wire.v1.TraceReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n whimbrel/wire/v1/execution.proto\x12\x10whimbrel.wire.v1\x1a\x1bwhimbrel/wire/v1/spec.proto\x1a\x1fwhimbrel/wire/v1/registry.proto\x1a whimbrel/wire/v1/placement.proto\"=\n\x0c\x45xecutionKey\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"\xdd\x01\n\rLaunchRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12.\n\x08workflow\x18\x02 \x01(\x0b\x32\x1c.whimbrel.wire.v1.VersionKey\x12\x13\n\x0binputs_json\x18\x03 \x01(\t\x12\x34\n\tplacement\x18\x04 \x01(\x0b\x32!.whimbrel.wire.v1.PlacementPolicy\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x06 \x01(\x08\"Z\n\tTaskError\x12\r\n\x05owner\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\x12\x11\n\ttraceback\x18\x05 \x01(\t\"\xa3\x03\n\x04Node\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12\r\n\x05\x63\x61\x63he\x18\x07 \x01(\t\x12\x12\n\ncheckpoint\x18\x08 \x01(\t\x12\x12\n\nstarted_ns\x18\t \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\n \x01(\x03\x12*\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x14\n\x0coutputs_json\x18\x0c \x01(\t\x12\x0f\n\x07lineage\x18\r \x01(\t\x12*\n\x06stdout\x18\x0e \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\x0f \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\x0c\n\x04host\x18\x10 \x01(\t\x12\x0f\n\x07\x61voided\x18\x11 \x03(\t\x12\x15\n\ruser_failures\x18\x12 \x01(\x05\x12\x17\n\x0fsystem_failures\x18\x13 \x01(\x05\"Z\n\rTimelineEntry\x12\r\n\x05\x61t_ns\x18\x01 \x01(\x03\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07\x63luster\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\"\x8c\x04\n\tExecution\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12.\n\x08workflow\x18\x02 \x01(\x0b\x32\x1c.whimbrel.wire.v1.VersionKey\x12&\n\x05phase\x18\x03 \x01(\x0e\x32\x17.whimbrel.wire.v1.Phase\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\x0f\n\x07\x63luster\x18\x06 \x01(\t\x12\r\n\x05\x65poch\x18\x07 \x01(\x03\x12\x13\n\x0binputs_json\x18\x08 \x01(\t\x12\x14\n\x0coutputs_json\x18\t \x01(\t\x12*\n\x05\x65rror\x18\n \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x12\n\ncreated_ns\x18\x0b \x01(\x03\x12\x12\n\nstarted_ns\x18\x0c \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\r \x01(\x03\x12\x10\n\x08trace_id\x18\x0e \x01(\t\x12%\n\x05nodes\x18\x0f \x03(\x0b\x32\x16.whimbrel.wire.v1.Node\x12/\n\nplacements\x18\x10 \x03(\x0b\x32\x1b.whimbrel.wire.v1.Placement\x12\x31\n\x08timeline\x18\x11 \x03(\x0b\x32\x1f.whimbrel.wire.v1.TimelineEntry\x12\x0c\n\x04mode\x18\x12 \x01(\t\"T\n\x13GetExecutionRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x10\n\x08\x65nd_only\x18\x02 \x01(\x08\"\x80\x01\n\x15ListExecutionsRequest\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0e\n\x06\x64omain\x18\x02 \x01(\t\x12\'\n\x06phases\x18\x03 \x03(\x0e\x32\x17.whimbrel.wire.v1.Phase\x12\r\n\x05limit\x18\x04 \x01(\x05\x12\x0e\n\x06\x62\x65\x66ore\x18\x05 \x01(\t\"F\n\x13ListExecutionsReply\x12/\n\nexecutions\x18\x01 \x03(\x0b\x32\x1b.whimbrel.wire.v1.Execution\"L\n\rCancelRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x0e\n\x06reason\x18\x02 \x01(\t\"i\n\x0bLogsRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\"G\n\x08LogChunk\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06stream\x18\x03 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\";\n\x0cTraceRequest\x12+\n\x03key\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.ExecutionKey\"\x8a\x02\n\x04Span\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12\x0f\n\x07span_id\x18\x02 \x01(\t\x12\x11\n\tparent_id\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x0f\n\x07service\x18\x05 \x01(\t\x12\x10\n\x08start_ns\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_ns\x18\x07 \x01(\x03\x12\r\n\x05\x65rror\x18\x08 \x01(\x08\x12:\n\nattributes\x18\t \x03(\x0b\x32&.whimbrel.wire.v1.Span.AttributesEntry\x12\r\n\x05links\x18\n \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\nTraceReply\x12\x10\n\x08trace_id\x18\x01 \x01(\t\x12%\n\x05spans\x18\x02 \x03(\x0b\x32\x16.whimbrel.wire.v1.Span*\x86\x01\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07WAITING\x10\x02\x12\x0c\n\x08\x41SSIGNED\x10\x03\x12\x0b\n\x07RUNNING\x10\x04\x12\n\n\x06MOVING\x10\x05\x12\r\n\tSUCCEEDED\x10\x06\x12\n\n\x06\x46\x41ILED\x10\x07\x12\x0b\n\x07\x41\x42ORTED\x10\x08\x32\x9a\x04\n\nExecutions\x12\x46\n\x06Launch\x12\x1f.whimbrel.wire.v1.LaunchRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12I\n\x03Get\x12%.whimbrel.wire.v1.GetExecutionRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12V\n\x04List\x12\'.whimbrel.wire.v1.ListExecutionsRequest\x1a%.whimbrel.wire.v1.ListExecutionsReply\x12M\n\x05Watch\x12%.whimbrel.wire.v1.GetExecutionRequest\x1a\x1b.whimbrel.wire.v1.Execution0\x01\x12\x46\n\x06\x43\x61ncel\x12\x1f.whimbrel.wire.v1.CancelRequest\x1a\x1b.whimbrel.wire.v1.Execution\x12\x43\n\x04Logs\x12\x1d.whimbrel.wire.v1.LogsRequest\x1a\x1a.whimbrel.wire.v1.LogChunk0\x01\x12\x45\n\x05Trace\x12\x1e.whimbrel.wire.v1.TraceRequest\x1a\x1c.whimbrel.wire.v1.TraceReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SPAN_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SPAN_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_PHASE']._serialized_start=2440
-  _globals['_PHASE']._serialized_end=2574
+  _globals['_PHASE']._serialized_start=2519
+  _globals['_PHASE']._serialized_end=2653
   _globals['_EXECUTIONKEY']._serialized_start=150
   _globals['_EXECUTIONKEY']._serialized_end=211
   _globals['_LAUNCHREQUEST']._serialized_start=214
@@ -45,31 +45,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKERROR']._serialized_start=437
   _globals['_TASKERROR']._serialized_end=527
   _globals['_NODE']._serialized_start=530
-  _globals['_NODE']._serialized_end=870
-  _globals['_TIMELINEENTRY']._serialized_start=872
-  _globals['_TIMELINEENTRY']._serialized_end=962
-  _globals['_EXECUTION']._serialized_start=965
-  _globals['_EXECUTION']._serialized_end=1489
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=1491
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=1575
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1578
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1706
-  _globals['_LISTEXECUTIONSREPLY']._serialized_start=1708
-  _globals['_LISTEXECUTIONSREPLY']._serialized_end=1778
-  _globals['_CANCELREQUEST']._serialized_start=1780
-  _globals['_CANCELREQUEST']._serialized_end=1856
-  _globals['_LOGSREQUEST']._serialized_start=1858
-  _globals['_LOGSREQUEST']._serialized_end=1963
-  _globals['_LOGCHUNK']._serialized_start=1965
-  _globals['_LOGCHUNK']._serialized_end=2036
-  _globals['_TRACEREQUEST']._serialized_start=2038
-  _globals['_TRACEREQUEST']._serialized_end=2097
-  _globals['_SPAN']._serialized_start=2100
-  _globals['_SPAN']._serialized_end=2366
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=2317
-  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=2366
-  _globals['_TRACEREPLY']._serialized_start=2368
-  _globals['_TRACEREPLY']._serialized_end=2437
-  _globals['_EXECUTIONS']._serialized_start=2577
-  _globals['_EXECUTIONS']._serialized_end=3115
+  _globals['_NODE']._serialized_end=949
+  _globals['_TIMELINEENTRY']._serialized_start=951
+  _globals['_TIMELINEENTRY']._serialized_end=1041
+  _globals['_EXECUTION']._serialized_start=1044
+  _globals['_EXECUTION']._serialized_end=1568
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=1570
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=1654
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=1657
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1785
+  _globals['_LISTEXECUTIONSREPLY']._serialized_start=1787
+  _globals['_LISTEXECUTIONSREPLY']._serialized_end=1857
+  _globals['_CANCELREQUEST']._serialized_start=1859
+  _globals['_CANCELREQUEST']._serialized_end=1935
+  _globals['_LOGSREQUEST']._serialized_start=1937
+  _globals['_LOGSREQUEST']._serialized_end=2042
+  _globals['_LOGCHUNK']._serialized_start=2044
+  _globals['_LOGCHUNK']._serialized_end=2115
+  _globals['_TRACEREQUEST']._serialized_start=2117
+  _globals['_TRACEREQUEST']._serialized_end=2176
+  _globals['_SPAN']._serialized_start=2179
+  _globals['_SPAN']._serialized_end=2445
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_start=2396
+  _globals['_SPAN_ATTRIBUTESENTRY']._serialized_end=2445
+  _globals['_TRACEREPLY']._serialized_start=2447
+  _globals['_TRACEREPLY']._serialized_end=2516
+  _globals['_EXECUTIONS']._serialized_start=2656
+  _globals['_EXECUTIONS']._serialized_end=3194
 # @@protoc_insertion_point(module_scope)

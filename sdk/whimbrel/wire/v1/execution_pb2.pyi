@@ -178,6 +178,10 @@ class Node(_message.Message):
     LINEAGE_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    AVOIDED_FIELD_NUMBER: _builtins.int
+    USER_FAILURES_FIELD_NUMBER: _builtins.int
+    SYSTEM_FAILURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     task: _builtins.str
     phase: _builtins.str
@@ -196,12 +200,22 @@ class Node(_message.Message):
     """of a node that succeeded, when it travels inline"""
     lineage: _builtins.str
     """"" | "kept" | "recomputed: <why>" """
+    host: _builtins.str
+    """machine of the cluster the newest attempt ran on"""
+    user_failures: _builtins.int
+    """what used up the task's own retries"""
+    system_failures: _builtins.int
+    """what the platform paid for"""
     @_builtins.property
     def error(self) -> Global___TaskError: ...
     @_builtins.property
     def stdout(self) -> _spec_pb2.Artifact: ...
     @_builtins.property
     def stderr(self) -> _spec_pb2.Artifact: ...
+    @_builtins.property
+    def avoided(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hosts it was kept away from, as earlier attempts broke there"""
+
     def __init__(
         self,
         *,
@@ -220,10 +234,14 @@ class Node(_message.Message):
         lineage: _builtins.str = ...,
         stdout: _spec_pb2.Artifact | None = ...,
         stderr: _spec_pb2.Artifact | None = ...,
+        host: _builtins.str = ...,
+        avoided: _abc.Iterable[_builtins.str] | None = ...,
+        user_failures: _builtins.int = ...,
+        system_failures: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cache", b"cache", "checkpoint", b"checkpoint", "cluster", b"cluster", "ended_ns", b"ended_ns", "epoch", b"epoch", "error", b"error", "id", b"id", "lineage", b"lineage", "outputs_json", b"outputs_json", "phase", b"phase", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "avoided", b"avoided", "cache", b"cache", "checkpoint", b"checkpoint", "cluster", b"cluster", "ended_ns", b"ended_ns", "epoch", b"epoch", "error", b"error", "host", b"host", "id", b"id", "lineage", b"lineage", "outputs_json", b"outputs_json", "phase", b"phase", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "system_failures", b"system_failures", "task", b"task", "user_failures", b"user_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -301,6 +301,7 @@ class NodeOutput(_message.Message):
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     attempt: _builtins.int
     value_json: _builtins.str
@@ -312,6 +313,8 @@ class NodeOutput(_message.Message):
     ended_ns: _builtins.int
     epoch: _builtins.int
     """answers of Claim: the epoch it was committed at"""
+    host: _builtins.str
+    """machine of the cluster it ran on, "" = not known"""
     @_builtins.property
     def offloaded(self) -> _spec_pb2.Artifact:
         """the same document as an object, when larger than 64 KiB"""
@@ -341,10 +344,11 @@ class NodeOutput(_message.Message):
         stdout: _spec_pb2.Artifact | None = ...,
         stderr: _spec_pb2.Artifact | None = ...,
         epoch: _builtins.int = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["offloaded", b"offloaded", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "ended_ns", b"ended_ns", "epoch", b"epoch", "input_digest", b"input_digest", "node", b"node", "offloaded", b"offloaded", "output_digest", b"output_digest", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "value_json", b"value_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "ended_ns", b"ended_ns", "epoch", b"epoch", "host", b"host", "input_digest", b"input_digest", "node", b"node", "offloaded", b"offloaded", "output_digest", b"output_digest", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "value_json", b"value_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,6 +367,8 @@ class NodeStatus(_message.Message):
     WILL_RETRY_FIELD_NUMBER: _builtins.int
     STDOUT_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    AVOIDED_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     attempt: _builtins.int
     phase: _builtins.str
@@ -370,12 +376,18 @@ class NodeStatus(_message.Message):
     started_ns: _builtins.int
     ended_ns: _builtins.int
     will_retry: _builtins.bool
+    host: _builtins.str
+    """machine of the cluster it runs or ran on"""
     @_builtins.property
     def error(self) -> _execution_pb2.TaskError: ...
     @_builtins.property
     def stdout(self) -> _spec_pb2.Artifact: ...
     @_builtins.property
     def stderr(self) -> _spec_pb2.Artifact: ...
+    @_builtins.property
+    def avoided(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """RUNNING: hosts it was kept away from, as earlier attempts broke there"""
+
     def __init__(
         self,
         *,
@@ -388,10 +400,12 @@ class NodeStatus(_message.Message):
         will_retry: _builtins.bool = ...,
         stdout: _spec_pb2.Artifact | None = ...,
         stderr: _spec_pb2.Artifact | None = ...,
+        host: _builtins.str = ...,
+        avoided: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "ended_ns", b"ended_ns", "error", b"error", "node", b"node", "phase", b"phase", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "will_retry", b"will_retry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "avoided", b"avoided", "ended_ns", b"ended_ns", "error", b"error", "host", b"host", "node", b"node", "phase", b"phase", "started_ns", b"started_ns", "stderr", b"stderr", "stdout", b"stdout", "will_retry", b"will_retry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -473,12 +487,21 @@ Global___Failed: _TypeAlias = Failed  # noqa: Y015
 class Released(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """"" = asked to; "unschedulable" = this cluster has no room for it"""
+    message: _builtins.str
+    """for a person"""
     def __init__(
         self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,8 @@ class Requirement(_message.Message):
     LARGEST_FIELD_NUMBER: _builtins.int
     AVOID_FIELD_NUMBER: _builtins.int
     ALLOWED_REGIONS_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     """project/domain/name"""
     @_builtins.property
@@ -64,6 +66,14 @@ class Requirement(_message.Message):
     def allowed_regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """hard rule of the data's residency; empty = any"""
 
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """container images the nodes name"""
+
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names of secrets the nodes ask for"""
+
     def __init__(
         self,
         *,
@@ -72,10 +82,12 @@ class Requirement(_message.Message):
         largest: _spec_pb2.Resources | None = ...,
         avoid: _abc.Iterable[_builtins.str] | None = ...,
         allowed_regions: _abc.Iterable[_builtins.str] | None = ...,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["largest", b"largest", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_regions", b"allowed_regions", "avoid", b"avoid", "execution", b"execution", "largest", b"largest", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_regions", b"allowed_regions", "avoid", b"avoid", "execution", b"execution", "images", b"images", "largest", b"largest", "policy", b"policy", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,14 +431,26 @@ class Capacity(_message.Message):
     HELD_EXECUTIONS_FIELD_NUMBER: _builtins.int
     RUNNING_TASKS_FIELD_NUMBER: _builtins.int
     QUEUED_TASKS_FIELD_NUMBER: _builtins.int
+    COMPUTE_ILL_FIELD_NUMBER: _builtins.int
+    COMPUTE_WHY_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
     max_executions: _builtins.int
     held_executions: _builtins.int
     running_tasks: _builtins.int
     queued_tasks: _builtins.int
+    """not running yet, e.g. pods that no node has room for"""
+    compute_ill: _builtins.bool
+    """its API server does not answer: running work stays, nothing new comes"""
+    compute_why: _builtins.str
+    """for a person, when ill"""
     @_builtins.property
     def allocatable(self) -> _spec_pb2.Resources: ...
     @_builtins.property
     def free(self) -> _spec_pb2.Resources: ...
+    @_builtins.property
+    def offer(self) -> Global___Offer:
+        """unset = it runs whatever it is given (this machine's processes)"""
+
     def __init__(
         self,
         *,
@@ -436,14 +460,53 @@ class Capacity(_message.Message):
         held_executions: _builtins.int = ...,
         running_tasks: _builtins.int = ...,
         queued_tasks: _builtins.int = ...,
+        compute_ill: _builtins.bool = ...,
+        compute_why: _builtins.str = ...,
+        offer: Global___Offer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["allocatable", b"allocatable", "free", b"free"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["allocatable", b"allocatable", "free", b"free", "offer", b"offer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocatable", b"allocatable", "free", b"free", "held_executions", b"held_executions", "max_executions", b"max_executions", "queued_tasks", b"queued_tasks", "running_tasks", b"running_tasks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocatable", b"allocatable", "compute_ill", b"compute_ill", "compute_why", b"compute_why", "free", b"free", "held_executions", b"held_executions", "max_executions", b"max_executions", "offer", b"offer", "queued_tasks", b"queued_tasks", "running_tasks", b"running_tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Capacity: _TypeAlias = Capacity  # noqa: Y015
+
+@_typing.final
+class Offer(_message.Message):
+    """What a cluster can run at all, so that a failover does not end in a configuration error."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGES_FIELD_NUMBER: _builtins.int
+    REFUSED_IMAGES_FIELD_NUMBER: _builtins.int
+    SECRETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """globs of container images it may run; empty = any"""
+
+    @_builtins.property
+    def refused_images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """lately found not to be had there"""
+
+    @_builtins.property
+    def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """names of the secrets it has"""
+
+    def __init__(
+        self,
+        *,
+        images: _abc.Iterable[_builtins.str] | None = ...,
+        refused_images: _abc.Iterable[_builtins.str] | None = ...,
+        secrets: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "refused_images", b"refused_images", "secrets", b"secrets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Offer: _TypeAlias = Offer  # noqa: Y015
 
 @_typing.final
 class LiveCluster(_message.Message):
