@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,12 +35,19 @@ def eventually(what: str, probe: Callable[[], T], *, deadline: float = DEADLINE)
 
 class Federation:
     def __init__(
-        self, folder: Path, *, environment: Mapping[str, str] = {}, routers: int = 1
+        self,
+        folder: Path,
+        *,
+        environment: Mapping[str, str] = {},
+        routers: int = 1,
+        options: Sequence[str] = (),
     ) -> None:
+        """`options` are further ones of `whimbrel up`."""
         self.folder = folder
         self.data = folder / "data"
         self.environment = {**os.environ, **environment, "NO_COLOR": "1", "COLUMNS": "200"}
         self.routers = routers
+        self.options = options
 
     def whimbrel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = self.environment
@@ -56,7 +63,7 @@ class Federation:
     def start(self) -> None:
         self.whimbrel(
             "up", "--data-dir", str(self.data), "--ports", "auto", "--preset", "test",
-            "--routers", str(self.routers), "--detach",
+            "--routers", str(self.routers), "--detach", *self.options,
         )  # fmt: skip
 
     def stop(self) -> None:

@@ -1,0 +1,89 @@
+"""A federation whose regions are real clusters, and its runs as the tests look at them.
+
+The agents run beside the tests, as `whimbrel up --kubeconfig` starts them; faults go to the
+clusters' own parts. What happened is read from the database, the tasks' notes and kubectl.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.federation import Federation, Run, eventually
+from tests.e2e.kubernetes.gates import Gates
+
+PROGRAMS = Path(__file__).parent / "programs"
+PATIENCE = 180.0
+"""Seconds for what needs a node to be missed, or a pod to start on a busy machine."""
+
+
+class PodRun(Run):
+    def __init__(self, federation: Federation, name: str, gates: Gates) -> None:
+        super().__init__(federation, name, federation.folder)
+        self.gates = gates
+
+    def open(self) -> None:
+        self.gates.open(self.name)
+
+    def said(self, text: str) -> int:
+        return len(self.gates.said(self.name, text))
+
+    def await_said(self, text: str, *, count: int = 1) -> None:
+        self.gates.await_said(self.name, text, count=count, deadline=PATIENCE)
+
+    def await_end(self) -> str:
+        return self.await_phase("SUCCEEDED", "FAILED", "ABORTED")
+
+    def await_phase(self, *phases: str) -> str:
+        return eventually(
+            f"{self.name} is {phases}",
+            lambda: (p := self.phase()) in phases and p,
+            deadline=PATIENCE,
+        )
+
+    def node(self, task: str) -> dict[str, Any]:
+        """The node of this task, as `execution get -o json` shows it."""
+        return next(n for n in self.execution["nodes"] if n["task"].rsplit(".", 1)[-1] == task)
+
+    def running_on(self, task: str) -> str:
+        """The Kubernetes node that the newest attempt runs on, once the ledger knows."""
+
+        def host() -> str:
+            node = self.node(task)
+            return node["host"] if node["phase"] == "RUNNING" else ""
+
+        return eventually(f"{task} of {self.name} runs", host, deadline=PATIENCE)
+
+
+@dataclass(slots=True)
+class Cloud:
+    """`federation` with regions that are clusters; `gates` is what their pods report to."""
+
+    federation: Federation
+    gates: Gates
+
+    def launch(self, name: str, workflow: str, *options: str, door: bool = True) -> PodRun:
+        inputs = ("--door", self.gates.door(name)) if door else ()
+        self.federation.whimbrel(
+            "run", str(PROGRAMS / "pods.py"), workflow, "--remote", "--name", name, *inputs,
+            *options,
+        )  # fmt: skip
+        return PodRun(self.federation, name, self.gates)
+
+
+def pods(cluster: Any, *selector: str) -> list[dict[str, Any]]:
+    """What kubectl sees of our pods."""
+    labels = ",".join(("whimbrel.dev/managed-by=agent", *selector))
+    text = cluster.kubectl("-n", "whimbrel", "get", "pods", "-l", labels, "-o", "json")
+    return json.loads(text)["items"]
+
+
+def await_no_pods(cluster: Any, *, deadline: float = PATIENCE) -> None:
+    eventually(f"no pod of ours is left in {cluster.name}", lambda: not pods(cluster),
+               deadline=deadline)  # fmt: skip
+
+
+def hold_for(seconds: float) -> None:
+    """A fault's own length, such as a frozen API server's: not a wait for something."""
+    time.sleep(seconds)
