@@ -45,8 +45,19 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a cluster can run at all. `images` are globs, empty = any; `refused_images` were lately
+    not to be had there; `secrets` are the names it has."""
+
+    images: tuple[str, ...] = ()
+    refused_images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
-    """As the agent reports it. `max_executions` 0 = no limit of its own."""
+    """As the agent reports it. `max_executions` 0 = no limit of its own. `ill` is why its compute
+    does not answer, "" = it does. `offer` None: it runs whatever it is given."""
 
     allocatable: Resources = NOTHING_SAID
     free: Resources = NOTHING_SAID
@@ -54,6 +65,8 @@ class Capacity:
     held_executions: int = 0
     running_tasks: int = 0
     queued_tasks: int = 0
+    ill: str = ""
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +91,16 @@ class Cluster:
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """What one execution needs of a cluster. `largest` must fit one cluster at all; `avoid` are
-    clusters not to be chosen; `allowed_regions` is the data's residency, empty = any."""
+    clusters not to be chosen; `allowed_regions` is the data's residency, empty = any; `images` and
+    `secrets` are those that its nodes name."""
 
     execution: str
     policy: PlacementPolicy = ANYWHERE
     largest: Resources = NOTHING_SAID
     avoid: tuple[str, ...] = ()
     allowed_regions: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 def encode(
@@ -105,6 +121,9 @@ def capacity_from(text: bytes) -> Capacity:
     said: dict[str, Any] = json.loads(text)
     said["allocatable"] = Resources(**said["allocatable"])
     said["free"] = Resources(**said["free"])
+    if said.get("offer") is not None:
+        offer: dict[str, list[str]] = said["offer"]
+        said["offer"] = Offer(**{name: tuple(values) for name, values in offer.items()})
     return Capacity(**said)
 
 

@@ -11,11 +11,11 @@ from whimbrel.spec import Assignment
 from whimbrel.wire.v1 import agent_pb2, ledger_pb2, placement_pb2
 
 from router.assignments import Written
-from router.clusters import Capacity, Cluster, Registration, Requirement
+from router.clusters import Capacity, Cluster, Offer, Registration, Requirement
 from router.membership import Absence
 from router.placement import Placement
 from router.pulse import Beat
-from router.sessions import Ack, Hello, Welcome
+from router.sessions import NO_REASON, Ack, Hello, Welcome
 from router.streams import All, Asked, Bye, Changed, Outgoing, Removed
 
 
@@ -42,6 +42,8 @@ def requirement_from_wire(message: placement_pb2.Requirement) -> Requirement:
         largest=codec.resources_from_wire(message.largest),
         avoid=tuple(message.avoid),
         allowed_regions=tuple(message.allowed_regions),
+        images=tuple(message.images),
+        secrets=tuple(message.secrets),
     )
 
 
@@ -101,7 +103,13 @@ def capacity_from_wire(message: placement_pb2.Capacity) -> Capacity:
         held_executions=message.held_executions,
         running_tasks=message.running_tasks,
         queued_tasks=message.queued_tasks,
+        ill=(message.compute_why or NO_REASON) if message.compute_ill else "",
+        offer=_offer(message.offer) if message.HasField("offer") else None,
     )
+
+
+def _offer(message: placement_pb2.Offer) -> Offer:
+    return Offer(tuple(message.images), tuple(message.refused_images), tuple(message.secrets))
 
 
 def capacity_to_wire(value: Capacity) -> placement_pb2.Capacity:
@@ -112,6 +120,15 @@ def capacity_to_wire(value: Capacity) -> placement_pb2.Capacity:
         held_executions=value.held_executions,
         running_tasks=value.running_tasks,
         queued_tasks=value.queued_tasks,
+        compute_ill=bool(value.ill),
+        compute_why=value.ill,
+        offer=placement_pb2.Offer(
+            images=value.offer.images,
+            refused_images=value.offer.refused_images,
+            secrets=value.offer.secrets,
+        )
+        if value.offer is not None
+        else None,
     )
 
 
@@ -185,6 +202,7 @@ def beat_from_wire(message: agent_pb2.Heartbeat) -> Beat:
         last_ack_n=message.last_ack_n,
         engine_progress=message.engine_progress,
         work_pending=message.work_pending,
+        compute_ok=message.compute_ok,
     )
 
 

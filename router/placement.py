@@ -13,6 +13,8 @@ from router.clusters import Cluster, Requirement
 NO_CLUSTER_REGISTERED = "no_cluster_registered"
 NO_CLUSTER_ALLOWED = "no_cluster_allowed"
 NO_CLUSTER_ALIVE = "no_cluster_alive"
+NO_CLUSTER_OFFERS = "no_cluster_offers"
+NO_CLUSTER_WELL = "no_cluster_well"
 NO_CAPACITY = "no_capacity"
 
 
@@ -85,8 +87,14 @@ def why_nowhere(requirement: Requirement, clusters: Mapping[str, Cluster]) -> st
     alive = [one for one in permitted if one.alive]
     if not alive:
         return NO_CLUSTER_ALIVE
-    if not any(rules.available(requirement, one) for one in alive):
+    offering = [one for one in alive if rules.offers(requirement, one)]
+    if not offering:
+        return NO_CLUSTER_OFFERS
+    available = [one for one in offering if rules.available(requirement, one)]
+    if not available:
         return NO_CLUSTER_ALLOWED
+    if all(rules.compute(requirement, one) for one in available):
+        return NO_CLUSTER_WELL
     return NO_CAPACITY
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One heartbeat. `n` counts; `last_ack_n` of the newest acknowledgement the agent has seen."""
+    """One heartbeat. `n` counts; `last_ack_n` of the newest acknowledgement the agent has seen;
+    `compute_ok` False keeps new work away and does not touch the session."""
 
     session: str
     cluster: str
@@ -18,6 +19,7 @@ class Beat:
     last_ack_n: int
     engine_progress: int = 0
     work_pending: bool = False
+    compute_ok: bool = True
 
 
 @dataclass(frozen=True, slots=True)

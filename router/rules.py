@@ -49,6 +49,35 @@ def avoided(requirement: Requirement, cluster: Cluster) -> str:
     return "the run is leaving this cluster" if cluster.name in requirement.avoid else ""
 
 
+def image(requirement: Requirement, cluster: Cluster) -> str:
+    """A cluster that has said nothing yet is refused by `fits`, not here."""
+    offer = cluster.capacity.offer if cluster.capacity else None
+    if offer is None:
+        return ""
+    for name in requirement.images:
+        if offer.images and rank(offer.images, name) is None:
+            return f"image {name} is none of {', '.join(offer.images)}, which it may run"
+        if name in offer.refused_images:
+            return f"image {name} could not be had there lately"
+    return ""
+
+
+def secrets(requirement: Requirement, cluster: Cluster) -> str:
+    offer = cluster.capacity.offer if cluster.capacity else None
+    if offer is None:
+        return ""
+    missing = [name for name in requirement.secrets if name not in offer.secrets]
+    if not missing:
+        return ""
+    return f"it does not have the secret{'s' if missing[1:] else ''} {', '.join(missing)}"
+
+
+def compute(_: Requirement, cluster: Cluster) -> str:
+    """It keeps what runs there; only new work goes elsewhere."""
+    ill = cluster.capacity.ill if cluster.capacity else ""
+    return f"its API server does not answer: {ill}" if ill else ""
+
+
 def fits(requirement: Requirement, cluster: Cluster) -> str:
     """Zero means "not said" on both sides, but a cluster that says no GPU has none."""
     if cluster.capacity is None:
@@ -81,12 +110,17 @@ MUST: Sequence[tuple[str, Rule]] = (
     ("residency", residency),
     ("cluster", named),
     ("avoid", avoided),
+    ("image", image),
+    ("secrets", secrets),
+    ("compute", compute),
     ("fits", fits),
     ("room", room),
 )
 PERMISSION = (region, residency, named)
 """Rules that only the author or the data's owner can change: no waiting helps."""
 OPERATOR = (schedulable, avoided)
+OFFER = (image, secrets)
+"""Rules that only who runs the cluster can change, by offering more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +138,10 @@ def refusal(requirement: Requirement, cluster: Cluster) -> Refusal | None:
 
 def permitted(requirement: Requirement, cluster: Cluster) -> bool:
     return not any(rule(requirement, cluster) for rule in PERMISSION)
+
+
+def offers(requirement: Requirement, cluster: Cluster) -> bool:
+    return not any(rule(requirement, cluster) for rule in OFFER)
 
 
 def available(requirement: Requirement, cluster: Cluster) -> bool:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 CAPACITY_SECONDS = 1.0
 """Between two writes of a cluster's capacity. Shorter fills etcd, longer places on old numbers."""
+NO_REASON = "its agent gives no reason"
+"""Why the compute is ill, when only the heartbeat says that it is."""
 ATTEMPTS = 5
 """To put a session key while others write it too; each one that wins has a higher epoch."""
 
@@ -242,9 +244,19 @@ class Sessions:
             return Ack()
         if left <= 0:
             return Ack(session_over=True)
-        if capacity is not None:
-            self._reported[beat.cluster] = (session.lease, capacity)
+        if (reported := self._said(beat, session.lease, capacity)) is not None:
+            self._reported[beat.cluster] = (session.lease, reported)
         return Ack(renewed=True)
+
+    def _said(self, beat: Beat, lease: int, capacity: Capacity | None) -> Capacity | None:
+        """The newest capacity of this session, as ill as the heartbeat says it is."""
+        if capacity is None:
+            of, capacity = self._reported.get(beat.cluster, (0, None))
+            if capacity is None or of != lease:
+                return None
+        if beat.compute_ok:
+            return replace(capacity, ill="") if capacity.ill else capacity
+        return capacity if capacity.ill else replace(capacity, ill=NO_REASON)
 
     async def write_capacities(self) -> None:
         """For ever: what changed since it was written last."""

@@ -140,6 +140,7 @@ class Agent:
     incarnation: str
     address: str
     beating: bool = True
+    compute_ok: bool = True
     seen: list[Any] = field(default_factory=list)
     acks: list[Any] = field(default_factory=list)
     welcome: Any = None
@@ -202,6 +203,7 @@ class Agent:
                     cluster_epoch=self.welcome.cluster_epoch,
                     n=n,
                     last_ack_n=self.acks[-1].n if self.acks else 0,
+                    compute_ok=self.compute_ok,
                 )
                 await asyncio.sleep(HEARTBEAT)
 

@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whimbrel.spec import PlacementPolicy, Resources
 
-from router.clusters import Capacity, Cluster, Registration, Requirement, Session
+from router.clusters import (
+    Capacity,
+    Cluster,
+    Offer,
+    Registration,
+    Requirement,
+    Session,
+    capacity_from,
+    encode,
+)
 from router.placement import place, place_all
+from router.rules import rank
 
 GB = 1 << 30
 
@@ -27,6 +37,8 @@ def cluster(
     alive: bool = True,
     suspected: bool = False,
     labels: dict[str, str] | None = None,
+    ill: str = "",
+    offer: Offer | None = None,
 ) -> Cluster:
     return Cluster(
         Registration(name, region or name, labels or {}, scheduling),
@@ -36,6 +48,8 @@ def cluster(
             free=Resources(cpu=free),
             max_executions=most,
             held_executions=held,
+            ill=ill,
+            offer=offer,
         ),
         frozenset(f"p/d/{name}-{number}" for number in range(assigned)),
         suspected,
@@ -51,6 +65,8 @@ def wish(name: str = "p/d/x", **policy: object) -> Requirement:
 
 
 EAST = cluster("east")
+OFFER = Offer(images=("registry.local/*",), refused_images=("registry.local/bad",), secrets=("a",))
+OFFERING = cluster("east", offer=OFFER)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +83,12 @@ EAST = cluster("east")
         (EAST, {"allowed_regions": ("eu",)}, "residency"),
         (EAST, {"policy": PlacementPolicy(clusters=("west*",))}, "cluster"),
         (EAST, {"avoid": ("east",)}, "avoid"),
+        (OFFERING, {"images": ("registry.local/x", "elsewhere/x")}, "image"),
+        (OFFERING, {"images": ("registry.local/bad",)}, "image"),
+        (OFFERING, {"secrets": ("a", "b")}, "secrets"),
+        (cluster("east", offer=Offer()), {"secrets": ("a",)}, "secrets"),
+        (cluster("east", ill="timed out"), {}, "compute"),
+        (cluster("east", ill="timed out", offer=OFFER), {"secrets": ("b",)}, "secrets"),
         (EAST, {"largest": Resources(cpu=5)}, "fits"),
         (EAST, {"largest": Resources(mem_bytes=9 * GB)}, "fits"),
         (EAST, {"largest": Resources(gpu=1)}, "fits"),
@@ -91,6 +113,14 @@ def test_each_must_rule_refuses(refused: Cluster, requirement: dict, rule: str) 
         ((cluster("east", scheduling="drained"),), {}, "no_cluster_allowed"),
         ((cluster("east", alive=False),), {}, "no_cluster_alive"),
         ((cluster("east", suspected=True),), {"avoid": ("east",)}, "no_cluster_alive"),
+        ((OFFERING,), {"images": ("elsewhere/x",)}, "no_cluster_offers"),
+        (
+            (OFFERING, cluster("west", alive=False)),
+            {"secrets": ("b",)},
+            "no_cluster_offers",
+        ),
+        ((OFFERING, cluster("west", ill="down")), {"secrets": ("b",)}, "no_cluster_well"),
+        ((cluster("east", ill="down"),), {}, "no_cluster_well"),
         ((EAST,), {"largest": Resources(gpu=1)}, "no_capacity"),
         ((cluster("east", most=1, held=1), cluster("west", alive=False)), {}, "no_capacity"),
     ],
@@ -101,6 +131,28 @@ def test_nowhere_says_what_would_help(
     placement = place(Requirement("p/d/x", **requirement), among(*clusters))
     assert (placement.cluster, placement.reason) == ("", reason)
     assert len(placement.verdicts) == len(clusters)
+
+
+def test_a_refusal_names_what_is_missing() -> None:
+    def why(**needs: object) -> str:
+        return place(Requirement("p/d/x", **needs), among(OFFERING)).verdicts[0].why  # type: ignore[arg-type]
+
+    assert why(secrets=("b", "a", "c")) == "it does not have the secrets b, c"
+    assert "elsewhere/x" in why(images=("elsewhere/x",))
+    ill = place(wish(), among(cluster("east", ill="timed out"))).verdicts[0].why
+    assert ill == "its API server does not answer: timed out"
+
+
+def test_what_a_cluster_offers_survives_etcd() -> None:
+    capacity = OFFERING.capacity
+    assert capacity is not None
+    assert capacity_from(encode(capacity)) == capacity
+    assert capacity_from(encode(replace(capacity, offer=None, ill="down"))).ill == "down"
+
+
+def test_a_cluster_that_runs_whatever_it_is_given_refuses_no_image() -> None:
+    placement = place(Requirement("p/d/x", images=("any",), secrets=("any",)), among(EAST))
+    assert placement.cluster == "east"
 
 
 def test_the_order_of_regions_dominates_labels_and_cores() -> None:
@@ -155,6 +207,14 @@ some_clusters = st.lists(
         alive=st.booleans(),
         suspected=st.booleans(),
         labels=st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(["1", "2"])),
+        ill=st.sampled_from(["", "", "down"]),
+        offer=st.none()
+        | st.builds(
+            Offer,
+            images=st.lists(st.sampled_from(["i/*", "j/*"]), max_size=2).map(tuple),
+            refused_images=st.lists(st.sampled_from(["i/1"]), max_size=1).map(tuple),
+            secrets=st.lists(st.sampled_from(["s", "t"]), max_size=2).map(tuple),
+        ),
     ),
     unique_by=lambda one: one.name,
 )
@@ -170,6 +230,8 @@ some_wishes = st.builds(
     largest=st.builds(Resources, cpu=st.floats(0, 6), gpu=st.integers(0, 1)),
     avoid=st.lists(st.sampled_from(["a", "b"]), max_size=1).map(tuple),
     allowed_regions=st.lists(st.sampled_from(["us-east", "eu-west"]), max_size=1).map(tuple),
+    images=st.lists(st.sampled_from(["i/1", "i/2", "j/1"]), max_size=2).map(tuple),
+    secrets=st.lists(st.sampled_from(["s", "t"]), max_size=2).map(tuple),
 )
 
 
@@ -191,6 +253,13 @@ def test_every_cluster_has_a_verdict_and_the_best_accepted_one_wins(
         assert placement.cluster not in requirement.avoid
         allowed = requirement.allowed_regions
         assert not allowed or chosen.registration.region in allowed
+        assert chosen.capacity is not None
+        assert not chosen.capacity.ill
+        if (offer := chosen.capacity.offer) is not None:
+            assert set(requirement.secrets) <= set(offer.secrets)
+            assert not set(requirement.images) & set(offer.refused_images)
+            globs = offer.images or ("*",)
+            assert all(rank(globs, image) is not None for image in requirement.images)
     assert place(requirement, dict(reversed(known.items()))) == placement
 
 

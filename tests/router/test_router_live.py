@@ -243,6 +243,23 @@ async def test_place_reads_the_live_clusters(one: Federation) -> None:
     assert verdicts == {"east": "", "west": "alive"}
 
 
+async def test_an_ill_compute_keeps_its_session_and_gets_nothing_new(one: Federation) -> None:
+    agent = await one.agent("east")
+    await one.assign(RUN, 1, "east")
+    request = placement.PlaceRequest(requirements=[placement.Requirement(execution="p/d/two")])
+    agent.compute_ok = False
+    clusters = await one.snapshot(lambda c: c["east"].capacity.compute_ill, "it is ill")
+    assert clusters["east"].alive
+    assert clusters["east"].capacity.compute_why
+    [nowhere] = (await one.router().Place(request)).placements
+    assert (nowhere.cluster, nowhere.reason) == ("", "no_cluster_well")
+    await until(lambda: agent.acks[-1].renewed, "it is renewed all the same")
+    agent.compute_ok = True
+    await one.snapshot(lambda c: not c["east"].capacity.compute_ill, "it is well again")
+    [there] = (await one.router().Place(request)).placements
+    assert there.cluster == "east"
+
+
 async def test_a_frozen_etcd_makes_nobody_lost(one: Federation) -> None:
     """Its leases run out while it stands still: sessions end that nobody could have renewed."""
     agent = await one.agent("east")
