@@ -265,10 +265,15 @@ class NodeTries(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     USER_FAILURES_FIELD_NUMBER: _builtins.int
     SYSTEM_FAILURES_FIELD_NUMBER: _builtins.int
+    AVOID_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     attempts: _builtins.int
     user_failures: _builtins.int
     system_failures: _builtins.int
+    @_builtins.property
+    def avoid(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hosts of the claiming cluster on which attempts broke for the platform's reasons"""
+
     def __init__(
         self,
         *,
@@ -276,10 +281,11 @@ class NodeTries(_message.Message):
         attempts: _builtins.int = ...,
         user_failures: _builtins.int = ...,
         system_failures: _builtins.int = ...,
+        avoid: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "node", b"node", "system_failures", b"system_failures", "user_failures", b"user_failures"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "avoid", b"avoid", "node", b"node", "system_failures", b"system_failures", "user_failures", b"user_failures"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -386,7 +392,7 @@ class NodeStatus(_message.Message):
     def stderr(self) -> _spec_pb2.Artifact: ...
     @_builtins.property
     def avoided(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """RUNNING: hosts it was kept away from, as earlier attempts broke there"""
+        """hosts it was kept away from, as earlier attempts broke there"""
 
     def __init__(
         self,

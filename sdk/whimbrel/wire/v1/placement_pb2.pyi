@@ -149,13 +149,15 @@ class Placement(_message.Message):
     """"" = nowhere; reason says why"""
     region: _builtins.str
     reason: _builtins.str
-    """machine-readable, e.g. "no_capacity", "no_cluster_allowed", "no_cluster_alive" """
+    """machine-readable: no_cluster_registered no_cluster_allowed no_cluster_alive"""
     cause: _builtins.str
     """launch | failover | migration | drain | fallback"""
     decided_ns: _builtins.int
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Verdict]:
-        """one for every cluster known"""
+        """no_cluster_offers no_cluster_well no_capacity
+        one for every cluster known
+        """
 
     def __init__(
         self,
@@ -702,6 +704,7 @@ class ReadLog(_message.Message):
     STREAM_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     node: _builtins.str
     attempt: _builtins.int
@@ -710,6 +713,8 @@ class ReadLog(_message.Message):
     offset: _builtins.int
     limit: _builtins.int
     """bytes; at most 1 MiB"""
+    uri: _builtins.str
+    """of the stored log of this very attempt, "" = not known to be stored"""
     def __init__(
         self,
         *,
@@ -719,10 +724,11 @@ class ReadLog(_message.Message):
         stream: _builtins.str = ...,
         offset: _builtins.int = ...,
         limit: _builtins.int = ...,
+        uri: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "execution", b"execution", "limit", b"limit", "node", b"node", "offset", b"offset", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "execution", b"execution", "limit", b"limit", "node", b"node", "offset", b"offset", "stream", b"stream", "uri", b"uri"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
