@@ -19,16 +19,18 @@ def encode(event: m.Event, *, execution: str, epoch: int) -> bytes:
     """The event as it lies in the outbox and travels in a batch."""
     message = ledger_pb2.Event(execution=execution, epoch=epoch)
     match event:
-        case m.AttemptRuns(node, attempt, started_ns):
+        case m.AttemptRuns(node, attempt, started_ns, host, avoided):
             status = message.status
             status.node, status.attempt, status.phase = node, attempt, "RUNNING"
-            status.started_ns = started_ns
+            status.started_ns, status.host = started_ns, host
+            status.avoided.extend(avoided)
         case m.AttemptFailed():
             status = message.status
             status.node, status.attempt, status.phase = event.node, event.attempt, "FAILED"
             status.started_ns, status.ended_ns = event.started_ns, event.ended_ns
             status.error.CopyFrom(codec.failure_to_wire(event.failure))
-            status.will_retry = event.will_retry
+            status.will_retry, status.host = event.will_retry, event.host
+            status.avoided.extend(event.avoided)
             _put_logs(status, event.logs)
         case m.NodeOutput():
             _put_output(message.output, event)
@@ -42,6 +44,9 @@ def encode(event: m.Event, *, execution: str, epoch: int) -> bytes:
             message.succeeded.SetInParent()
         case m.Failed(failure):
             message.failed.error.CopyFrom(codec.failure_to_wire(failure))
+        case m.Released(reason, text):
+            message.released.reason, message.released.message = reason, text
+            message.released.SetInParent()
         case m.Unreachable(node, uris):
             message.unreachable.node = node
             message.unreachable.uris.extend(uris)
@@ -55,7 +60,13 @@ def decode(data: bytes) -> m.Event | None:
     match message.WhichOneof("body"):
         case "status" if message.status.phase == "RUNNING":
             status = message.status
-            return m.AttemptRuns(status.node, status.attempt, status.started_ns)
+            return m.AttemptRuns(
+                status.node,
+                status.attempt,
+                status.started_ns,
+                status.host,
+                tuple(status.avoided),
+            )
         case "status":
             status = message.status
             return m.AttemptFailed(
@@ -66,6 +77,8 @@ def decode(data: bytes) -> m.Event | None:
                 status.started_ns,
                 status.ended_ns,
                 _logs(status),
+                status.host,
+                tuple(status.avoided),
             )
         case "output":
             return output_from_wire(message.output)
@@ -76,6 +89,8 @@ def decode(data: bytes) -> m.Event | None:
             return m.Succeeded(message.succeeded.outputs_json, artifacts)
         case "failed":
             return m.Failed(codec.failure_from_wire(message.failed.error))
+        case "released":
+            return m.Released(message.released.reason, message.released.message)
         case "unreachable":
             return m.Unreachable(message.unreachable.node, tuple(message.unreachable.uris))
         case _:
@@ -94,6 +109,7 @@ def _put_output(message: ledger_pb2.NodeOutput, event: m.NodeOutput) -> None:
     message.value_json, message.output_digest = outputs.value, outputs.digest
     message.input_digest = event.input_digest
     message.started_ns, message.ended_ns = event.started_ns, event.ended_ns
+    message.host = event.host
     if outputs.artifacts:
         message.artifacts.extend(map(codec.artifact_to_wire, outputs.artifacts))
     if outputs.offloaded is not None:
@@ -133,6 +149,7 @@ def output_from_wire(message: ledger_pb2.NodeOutput) -> m.NodeOutput:
         ended_ns=message.ended_ns,
         logs=_logs(message),
         epoch=message.epoch,
+        host=message.host,
     )
 
 
@@ -164,7 +181,13 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
                 outputs=tuple(output_from_wire(one) for page in group for one in page.outputs),
                 checkpoints=tuple(_checkpoint(one) for page in group for one in page.checkpoints),
                 tries=tuple(
-                    m.NodeTries(one.node, one.attempts, one.user_failures, one.system_failures)
+                    m.NodeTries(
+                        one.node,
+                        one.attempts,
+                        one.user_failures,
+                        one.system_failures,
+                        tuple(one.avoid),
+                    )
                     for one in tries
                 ),
             )
@@ -209,6 +232,7 @@ def workflow(data: bytes) -> WorkflowSpec:
 
 
 def _load(load: m.Load) -> placement_pb2.Capacity:
+    offer = load.capacity.offer
     return placement_pb2.Capacity(
         allocatable=codec.resources_to_wire(load.capacity.allocatable),
         free=codec.resources_to_wire(load.capacity.free),
@@ -216,6 +240,15 @@ def _load(load: m.Load) -> placement_pb2.Capacity:
         held_executions=load.held_executions,
         running_tasks=load.capacity.running,
         queued_tasks=load.capacity.queued,
+        compute_ill=bool(load.capacity.ill),
+        compute_why=load.capacity.ill[:500],
+        offer=placement_pb2.Offer(
+            images=offer.images,
+            refused_images=offer.refused_images,
+            secrets=offer.secrets,
+        )
+        if offer is not None
+        else None,
     )
 
 
@@ -290,6 +323,7 @@ def _question(message: placement_pb2.Question) -> m.Probe | m.ReadLog | m.OtherQ
                 asked.stream,
                 asked.offset,
                 asked.limit,
+                asked.uri,
             )
         case _:
             return m.OtherQuestion(message.id)

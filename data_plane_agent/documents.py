@@ -55,3 +55,18 @@ class Documents:
         ]
         found = await asyncio.gather(*map(self.read, wanted))
         return {one.sha256: document for one, document in zip(wanted, found, strict=True)}
+
+
+def artifacts(value: Any) -> list[Artifact]:
+    """Every artifact a JSON form refers to."""
+    match value:
+        case {"$artifact": dict(fields)} if len(value) == 1:  # pyright: ignore[reportUnknownVariableType]  # JSON
+            known: dict[str, Any] = {**fields}
+            known["allowed_regions"] = tuple(known.get("allowed_regions", ()))
+            return [Artifact(**known)]
+        case dict():
+            return [one for item in value.values() for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
+        case list():
+            return [one for item in value for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
+        case _:
+            return []

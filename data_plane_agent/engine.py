@@ -30,6 +30,7 @@ from data_plane_agent.launcher import (
     Found,
     Launcher,
     Logs,
+    Unplaceable,
 )
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.pause import Pause
@@ -154,6 +155,11 @@ class Engine:
             if self._held_back and self._outbox.healthy:
                 starts, self._held_back = self._held_back, []
                 await self._start(starts)
+            # Nobody hears it while we can't commit, and room may come meanwhile.
+            if self.holdings.squeezed and self._guard.state.commits and self.reconciled:
+                work = Work()
+                self.holdings.let_go(work)
+                await self._do(work)
 
     async def _watch(self) -> None:
         async for batch in self._launcher.watch():
@@ -180,6 +186,8 @@ class Engine:
             self._aside(self._hear_offloaded(event, event.outputs.offloaded))
             return
         run.heard(event, work, document=document)
+        if isinstance(event, Unplaceable):
+            self.holdings.squeezed.add(event.key.execution)
 
     async def _hear_offloaded(self, event: Finished, artifact: Artifact) -> None:
         work = Work()

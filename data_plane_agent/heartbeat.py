@@ -74,7 +74,7 @@ class Heartbeat:
             n=self.n,
             last_ack_n=self.last_ack_n,
             sent_ns=self._guard.now(),
-            compute_ok=True,
+            compute_ok=not load.capacity.ill,
             engine_progress=progress,
             work_pending=pending,
             load=load,

@@ -5,6 +5,7 @@ Called by the engine on every assignment, verdict and end; answers what to claim
 input or output.
 """
 
+import logging
 from collections.abc import Iterable
 
 from whimbrel.spec import Want, sha256
@@ -13,16 +14,20 @@ from data_plane_agent import messages as m
 from data_plane_agent.launcher import AttemptEvent, AttemptKey
 from data_plane_agent.run import Run, Work
 
+log = logging.getLogger(__name__)
+
 
 class Holdings:
     """`runs` are claimed. `found` outlived a former agent and wait for a verdict, `strays` are
-    their events. `again` are to be claimed again; True: and begun anew from the answer."""
+    their events. `again` are to be claimed again; True: and begun anew from the answer. `squeezed`
+    have an attempt that found no room."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
         self.found: dict[AttemptKey, str] = {}
         self.strays: dict[str, list[AttemptEvent]] = {}
         self.again: dict[str, bool] = {}
+        self.squeezed: set[str] = set()
         self._wanted: dict[str, int] = {}
         self._refused: dict[str, int] = {}
         self._digest = 0
@@ -106,6 +111,17 @@ class Holdings:
             run.stop(work)
             del self.runs[execution]
             self._digest ^= _mark(run)
+
+    def let_go(self, work: Work) -> None:
+        """Release the runs of which nothing goes on, as there is no room for them."""
+        for execution in tuple(self.squeezed):
+            run = self.runs.get(execution)
+            if run is None or not run.squeezed:
+                self.squeezed.discard(execution)
+            elif run.stuck:
+                fields = {"execution": execution, "epoch": run.epoch}
+                log.warning("released: there is no room for it here", extra=fields)
+                run.release(work)
 
     def settled(self) -> None:
         """Every verdict about what is from before has been applied."""

@@ -21,11 +21,14 @@ NO_LOGS = Logs()
 
 @dataclass(frozen=True, slots=True)
 class AttemptRuns:
-    """Said only of an attempt that outlives its batch."""
+    """Said only of an attempt that outlives its batch. `avoided` are hosts it was kept away
+    from."""
 
     node: str
     attempt: int
     started_ns: int
+    host: str = ""
+    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class AttemptFailed:
     started_ns: int
     ended_ns: int
     logs: Logs = NO_LOGS
+    host: str = ""
+    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class NodeOutput:
     ended_ns: int
     logs: Logs = NO_LOGS
     epoch: int = 0
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +86,26 @@ class Unreachable:
     uris: tuple[str, ...]
 
 
-Event = AttemptRuns | AttemptFailed | NodeOutput | Checkpointed | Succeeded | Failed | Unreachable
-LAST = (Succeeded, Failed, Unreachable)
+@dataclass(frozen=True, slots=True)
+class Released:
+    """We let go of it: `reason` "unschedulable" = there is no room for it here, `message` for a
+    person."""
+
+    reason: str
+    message: str
+
+
+Event = (
+    AttemptRuns
+    | AttemptFailed
+    | NodeOutput
+    | Checkpointed
+    | Succeeded
+    | Failed
+    | Released
+    | Unreachable
+)
+LAST = (Succeeded, Failed, Released, Unreachable)
 """Nothing of the same execution and epoch follows one of these."""
 
 
@@ -96,10 +120,14 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class NodeTries:
+    """`avoid` are hosts of this cluster on which attempts broke for the platform's reasons, newest
+    first."""
+
     node: str
     attempts: int
     user_failures: int
     system_failures: int
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +258,8 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
+    """`uri` is where the ledger says this attempt's log is stored, "" = it does not say."""
+
     id: str
     execution: str
     node: str
@@ -237,6 +267,7 @@ class ReadLog:
     stream: str
     offset: int
     limit: int
+    uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,17 +49,24 @@ class Questions:
 
     async def _log(self, asked: m.ReadLog) -> m.Answer:
         key = self._engine.newest(asked.execution, asked.node, attempt=asked.attempt)
+        limit = min(asked.limit or MOST_BYTES, MOST_BYTES)
+        logs = None if key is None else self._engine.logs.get(key)
+        if logs is None and asked.uri:
+            # Ended under an agent before this one: the ledger remembers where its log is.
+            return await self._stored(asked, asked.uri, asked.attempt, limit=limit)
         if key is None:
             return m.Answer(asked.id, error="this agent does not know the attempt")
-        limit = min(asked.limit or MOST_BYTES, MOST_BYTES)
-        logs = self._engine.logs.get(key)
         if logs is None:
             data, end = await self._live.read_log(
                 key, asked.stream, offset=asked.offset, limit=limit
             )
             return m.Answer(asked.id, data=data, end=end, attempt=key.attempt)
         artifact = logs.stderr if asked.stream == "stderr" else logs.stdout
-        text = b"" if artifact is None else await self._store.get(artifact.uri)
+        uri = "" if artifact is None else artifact.uri
+        return await self._stored(asked, uri, key.attempt, limit=limit)
+
+    async def _stored(self, asked: m.ReadLog, uri: str, attempt: int, *, limit: int) -> m.Answer:
+        text = await self._store.get(uri) if uri else b""
         data = text[asked.offset : asked.offset + limit]
         end = asked.offset + len(data) >= len(text)
-        return m.Answer(asked.id, data=data, end=end, attempt=key.attempt)
+        return m.Answer(asked.id, data=data, end=end, attempt=attempt)

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from whimbrel.spec import Artifact, Failure, Owner, canonical
+from whimbrel.spec import Failure, Owner, canonical
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
+from data_plane_agent.documents import artifacts
 from data_plane_agent.launcher import (
     Attempt,
     AttemptEvent,
@@ -25,9 +26,17 @@ from data_plane_agent.launcher import (
     Logs,
     Saved,
     Started,
+    Unplaceable,
 )
 from data_plane_agent.outbox import Entry
 from data_plane_agent.spans import Spans
+
+HOSTS_AVOIDED = 3
+"""Hosts that a node's next attempts are kept away from. More: on a small cluster nothing is left;
+fewer: two broken machines take turns."""
+OUTPUTS_BYTES = 1024 * 1024
+"""Of a workflow's outputs, which travel in one message as its inputs do. More would pass the limit
+of the message and never arrive."""
 
 
 @dataclass(slots=True)
@@ -45,7 +54,8 @@ class Work:
 
 @dataclass(slots=True)
 class Trial:
-    """An attempt in flight. `trace` is the node's span, `task_trace` the task's below it."""
+    """An attempt in flight. `trace` is the node's span, `task_trace` the task's below it. `no_room`
+    is what the cluster says when it has had none for it for too long."""
 
     key: AttemptKey
     input_digest: str
@@ -54,6 +64,9 @@ class Trial:
     begun_ns: int
     started_ns: int = 0
     told: bool = False
+    host: str = ""
+    avoided: tuple[str, ...] = ()
+    no_room: str = ""
 
 
 class Run:
@@ -68,6 +81,7 @@ class Run:
         self._spans = spans
         self._project, self._domain, _ = claimed.execution.split("/", 2)
         self._checkpoints = {one.node: one.artifact for one in claimed.checkpoints}
+        self._avoid = {one.node: one.avoid for one in claimed.tries if one.avoid}
         self._state: dag.State | None = None
 
     def begin(
@@ -134,9 +148,12 @@ class Run:
             return
         trial = self.trials[event.key.node]
         match event:
-            case Started(key, at_ns):
-                trial.started_ns = at_ns
+            case Started(key, at_ns, host, avoided):
+                trial.started_ns, trial.host, trial.avoided = at_ns, host, avoided
+                trial.no_room = ""
                 work.started.append(key)
+            case Unplaceable(_, message):
+                trial.no_room = message or "the cluster does not say why"
             case Saved(key, artifact, at_ns):
                 self._checkpoints[key.node] = artifact
                 self._say(m.Checkpointed(key.node, key.attempt, artifact, at_ns), work)
@@ -150,7 +167,23 @@ class Run:
         trial = self.trials.get(key.node)
         if trial is not None and trial.key == key and not trial.told:
             trial.told = True
-            self._say(m.AttemptRuns(key.node, key.attempt, trial.started_ns), work)
+            runs = m.AttemptRuns(key.node, key.attempt, trial.started_ns, trial.host, trial.avoided)
+            self._say(runs, work)
+
+    @property
+    def squeezed(self) -> bool:
+        """Some attempt has found no room here for too long."""
+        return any(trial.no_room for trial in self.trials.values())
+
+    @property
+    def stuck(self) -> bool:
+        """Nothing of it goes on here: every attempt in flight has found no room for too long."""
+        return bool(self.trials) and all(trial.no_room for trial in self.trials.values())
+
+    def release(self, work: Work) -> None:
+        """Let go of it, so that it is placed elsewhere; nothing of it starts here afterwards."""
+        node, trial = next(iter(self.trials.items()))
+        self._end(m.Released("unschedulable", f"no room for {node}: {trial.no_room}"), work)
 
     def replaced(self, kept: m.NodeOutput, document: dag.Outputs, work: Work) -> None:
         """The ledger kept another output of this node at our epoch."""
@@ -180,12 +213,14 @@ class Run:
             event.started_ns,
             event.ended_ns,
             event.logs,
+            host=event.host or trial.host,
         )
         self._say(output, work)
         self._apply(dag.advance(state, dag.NodeSucceeded(key.node, key.attempt, values)), work)
 
     def _broke(self, state: dag.State, trial: Trial, event: Broke, work: Work) -> None:
         key = event.key
+        host = event.host or trial.host
         self._over(trial, event, event.failure.message)
         if event.logs.stdout or event.logs.stderr:
             work.logs.append((key, event.logs))
@@ -197,6 +232,7 @@ class Run:
             failure = Failure(
                 failure.owner, failure.kind, failure.message, key.node, failure.traceback
             )
+        self._remember(key.node, failure, host)
         decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure))
         again = any(isinstance(one, dag.Start) and one.node == key.node for one in decisions)
         status = m.AttemptFailed(
@@ -207,9 +243,17 @@ class Run:
             event.started_ns,
             event.ended_ns,
             event.logs,
+            host,
+            trial.avoided,
         )
         self._say(status, work)
         self._apply(decisions, work)
+
+    def _remember(self, node: str, failure: Failure, host: str) -> None:
+        """A host on which the platform broke an attempt: the next ones are kept away from it."""
+        if failure.owner is Owner.SYSTEM and host:
+            before = [one for one in self._avoid.get(node, ()) if one != host]
+            self._avoid[node] = (host, *before)[:HOSTS_AVOIDED]
 
     def _over(self, trial: Trial, event: Finished | Broke, error: str) -> None:
         key = trial.key
@@ -256,12 +300,22 @@ class Run:
                     if trial is not None:
                         work.cancels.append(trial.key)
                 case dag.Succeed(outputs):
-                    text = canonical(outputs)
-                    self._end(m.Succeeded(text, tuple(artifacts(outputs))), work)
+                    self._succeed(outputs, work)
                 case dag.Fail(failure):
                     self._end(m.Failed(failure), work)
                 case dag.Unreadable(node, uris):
                     self._end(m.Unreachable(node, uris), work)
+
+    def _succeed(self, outputs: dag.Outputs, work: Work) -> None:
+        text = canonical(outputs)
+        if (size := len(text.encode())) > OUTPUTS_BYTES:
+            said = (
+                f"the workflow's outputs take {size} bytes, at most {OUTPUTS_BYTES} are kept with "
+                "a run: return a File for large data"
+            )
+            self._end(m.Failed(Failure(Owner.USER, "outputs_too_large", said)), work)
+            return
+        self._end(m.Succeeded(text, tuple(artifacts(outputs))), work)
 
     def _attempt(self, start: dag.Start) -> Attempt:
         assert self._state is not None
@@ -284,6 +338,7 @@ class Run:
             timeout_seconds=task.timeout_seconds if timeout is None else timeout,
             traceparent=trial.task_trace,
             checkpoint=self._checkpoints.get(start.node),
+            avoid=self._avoid.get(start.node, ()),
         )
 
     def _trial(self, key: AttemptKey, input_digest: str) -> Trial:
@@ -319,6 +374,7 @@ class Run:
             case m.AttemptRuns(node, attempt):
                 _used(tries, node, attempt)
             case m.AttemptFailed(node, attempt, failure):
+                self._remember(node, failure, event.host)
                 used = _used(tries, node, attempt)
                 user, system = used.user_failures, used.system_failures
                 # The ledger may have counted it already, if only its answer was lost.
@@ -327,7 +383,7 @@ class Run:
                     tries[node] = dag.Tries(used.attempts, user + mine, system + (not mine))
             case m.Checkpointed(node, _, artifact):
                 self._checkpoints[node] = artifact
-            case m.Succeeded() | m.Failed() | m.Unreachable():
+            case m.Succeeded() | m.Failed() | m.Released() | m.Unreachable():
                 pass
 
 
@@ -337,18 +393,3 @@ def _used(tries: dict[str, dag.Tries], node: str, attempt: int) -> dag.Tries:
         used = dag.Tries(attempt, used.user_failures, used.system_failures)
         tries[node] = used
     return used
-
-
-def artifacts(value: Any) -> list[Artifact]:
-    """Every artifact a JSON form refers to."""
-    match value:
-        case {"$artifact": dict(fields)} if len(value) == 1:  # pyright: ignore[reportUnknownVariableType]  # JSON
-            known: dict[str, Any] = {**fields}
-            known["allowed_regions"] = tuple(known.get("allowed_regions", ()))
-            return [Artifact(**known)]
-        case dict():
-            return [one for item in value.values() for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
-        case list():
-            return [one for item in value for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
-        case _:
-            return []
