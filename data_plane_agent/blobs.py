@@ -1,18 +1,23 @@
 """The region's object store for the agent: writes below its root, reads any artifact by its
 absolute address.
 
-Used by the process launcher (logs of a task that died) and by the session (which of these artifacts
-can't you read?).
+Used by the launchers (logs, orders of pods, their mailbox) and by the session (which of these
+artifacts can't you read?).
 """
 
 import asyncio
 import hashlib
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
+from obstore.store import ObjectStore, S3Store
+from whimbrel.errors import InvalidInput, Refused
 from whimbrel.runtime_store import (
     StoreFull,
     UnreadableInput,
@@ -23,37 +28,83 @@ from whimbrel.runtime_store import (
 )
 from whimbrel.spec import Artifact
 
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
 PROBE_SECONDS = 5.0
 """For one artifact. Too short calls a slow store unreadable and computes again; too long delays a
 failover."""
+REQUEST_SECONDS = 30.0
+"""For one request to an S3 store. Shorter gives up uploads on slow links, longer hangs on a store
+that is frozen."""
 _PROBES_AT_ONCE = 32
 
 
-class Blobs:
-    """`root` is the store's URL, e.g. file:///data/us-east/store; a local folder is made when it is
-    missing."""
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How an S3 store is reached. `endpoint` "" = the one of AWS; without `key` requests are not
+    signed with keys of ours but with what the environment offers."""
 
-    def __init__(self, root: str, *, region: str) -> None:
+    endpoint: str = ""
+    key: str = ""
+    secret: str = field(default="", repr=False)
+    region: str = "us-east-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a listing."""
+
+    uri: str
+    bytes: int
+    modified_seconds: float
+
+
+class Blobs:
+    """`root` is the store's URL, e.g. file:///data/us-east/store or s3://bucket/prefix; a local
+    folder is made when it is missing. `peers` are other regions' stores by URL, to read only.
+
+    Raises InvalidInput for options of what is no S3 store.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        region: str,
+        options: StoreOptions | None = None,
+        peers: Mapping[str, StoreOptions] | None = None,
+    ) -> None:
         self.root = root.rstrip("/")
         self.region = region
-        parts = urlsplit(root)
+        parts = urlsplit(self.root)
         if parts.scheme == "file":
             Path(unquote(parts.path)).mkdir(parents=True, exist_ok=True)
-        self._store = open_store(self.root)
+        reached = {url.rstrip("/"): peer for url, peer in (peers or {}).items()}
+        if options is not None:
+            reached[self.root] = options
+        # The longest address first: a peer may be one folder of a bucket.
+        self._buckets = [(url, _bucket(url, reached[url])) for url in sorted(reached, key=_length)]
+        self._inside = ""
+        if options is not None:
+            self._store, self._inside = self._locate(f"{self.root}/")
+        else:
+            self._store = open_store(self.root)
 
-    async def put(self, key: str, data: bytes, *, kind: str = "file") -> Artifact:
-        """StoreFull when the store does not take it."""
+    async def put(self, key: str, data: bytes | Path, *, kind: str = "file") -> Artifact:
+        """StoreFull when the store does not take it. A path is streamed from the disk."""
+        digest = await asyncio.to_thread(_digest_of, data)
         try:
-            await obstore.put_async(self._store, key, data)
+            await obstore.put_async(self._store, self._inside + key, data)
         except (OSError, BaseError) as error:
             raise StoreFull(f"can't write to the store {self.root}: {first_line(error)}") from error
-        digest = hashlib.sha256(data).hexdigest()
-        return Artifact(address(self.root, key), digest, len(data), self.region, kind)
+        size = data.stat().st_size if isinstance(data, Path) else len(data)
+        return Artifact(address(self.root, key), digest, size, self.region, kind)
 
     async def get(self, uri: str) -> bytes:
         """UnreadableInput when it is not there, or its store is not."""
         try:
-            store, path = locate(uri)
+            store, path = self._locate(uri)
             return bytes(await (await obstore.get_async(store, path)).bytes_async())
         except (OSError, ValueError, BaseError) as error:
             raise UnreadableInput(uri, first_line(error)) from error
@@ -61,7 +112,7 @@ class Blobs:
     async def size(self, uri: str) -> int:
         """Bytes of an object; UnreadableInput as `get`."""
         try:
-            store, path = locate(uri)
+            store, path = self._locate(uri)
             return (await obstore.head_async(store, path))["size"]
         except (OSError, ValueError, BaseError) as error:
             raise UnreadableInput(uri, first_line(error)) from error
@@ -81,3 +132,106 @@ class Blobs:
         asked = list(artifacts)
         answers = await asyncio.gather(*(bad(artifact) for artifact in asked))
         return [artifact.uri for artifact, lost in zip(asked, answers, strict=True) if lost]
+
+    async def entries(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
+        """What lies below `prefix`, page by page. UnreadableInput when the store is away."""
+        try:
+            pages = obstore.list(  # pyright: ignore[reportUnknownMemberType]  # of its overloads
+                self._store, prefix=self._inside + prefix
+            )
+            async for page in pages:
+                yield [
+                    Entry(
+                        address(self.root, item["path"].removeprefix(self._inside)),
+                        item["size"],
+                        item["last_modified"].timestamp(),
+                    )
+                    for item in page
+                ]
+        except (OSError, BaseError) as error:
+            raise UnreadableInput(address(self.root, prefix), first_line(error)) from error
+
+    async def delete(self, uris: Sequence[str]) -> None:
+        """What is gone already is fine. StoreFull when the store does not take it."""
+        for uri in uris:
+            try:
+                store, path = self._locate(uri)
+                await obstore.delete_async(store, path)
+            except FileNotFoundError:
+                continue
+            except (OSError, BaseError) as error:
+                raise StoreFull(f"can't delete in {self.root}: {first_line(error)}") from error
+
+    def sign(
+        self, method: Literal["GET", "PUT"], uris: Sequence[str], *, seconds: float
+    ) -> list[str]:
+        """URLs that open one object each, without our keys, for `seconds`. Pure computation.
+
+        UnreadableInput names the first address that lies in no store we have keys of.
+        """
+        signed: list[str] = []
+        for uri in uris:
+            try:
+                store, path = self._locate(uri)
+            except (ValueError, BaseError) as error:
+                raise UnreadableInput(uri, first_line(error)) from error
+            if not isinstance(store, S3Store):
+                raise UnreadableInput(uri, "it is in no store that this region has keys of")
+            signed.append(obstore.sign(store, method, path, timedelta(seconds=seconds)))
+        return signed
+
+    async def refuse_for_pods(self) -> None:
+        """At the start: Refused, with what to do, unless pods can use this store by signed URLs."""
+        if not isinstance(self._store, S3Store):
+            raise Refused(
+                f"pods can't use the store {self.root}: they reach it by signed URLs",
+                remedy="give the region an S3 store: --store s3://BUCKET --store-endpoint URL",
+            )
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                probe = await self.put("whimbrel-probe", b"an agent was here\n")
+                await self.get(probe.uri)
+        except (StoreFull, UnreadableInput, TimeoutError) as error:
+            said = str(error) or "no answer"
+            raise Refused(
+                f"the region's store does not work: {said}",
+                remedy="check --store, --store-endpoint, --store-key and --store-secret",
+            ) from error
+
+    def _locate(self, uri: str) -> tuple[ObjectStore, str]:
+        for url, store in self._buckets:
+            if uri.startswith(f"{url}/"):
+                return store, unquote(urlsplit(uri).path).lstrip("/")
+        return locate(uri)
+
+
+def _length(url: str) -> int:
+    return -len(url)
+
+
+def _digest_of(data: bytes | Path) -> str:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    with data.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bucket(url: str, options: StoreOptions) -> S3Store:
+    parts = urlsplit(url)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise InvalidInput(f"{url} is no S3 store (s3://BUCKET/PREFIX), but an endpoint is given")
+    config: S3Config = {"region": options.region}
+    if options.endpoint:
+        config["endpoint"] = options.endpoint
+    if options.key:
+        config["access_key_id"], config["secret_access_key"] = options.key, options.secret
+    return S3Store(
+        parts.netloc,
+        config=config,
+        client_options={
+            "allow_http": options.endpoint.startswith("http://"),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+            "connect_timeout": timedelta(seconds=5),
+        },
+        retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=REQUEST_SECONDS)},
+    )

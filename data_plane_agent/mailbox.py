@@ -1,0 +1,136 @@
+"""What running pods have to say before their end: a checkpoint is saved, more slots are needed.
+
+Run by `pods.py` as a task of its own; reads notices that pods wrote to the region's store, tells
+`saved` and has `pod_orders.py` write pages. At least once: a notice is deleted after it was acted
+upon. A notice is believed only for the pod that its key names (nobody else got a URL for it).
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from whimbrel.runtime_frames import Message
+from whimbrel.runtime_store import StoreFull, UnreadableInput, address, artifact_of
+from whimbrel.spec import Artifact
+
+from data_plane_agent.blobs import Blobs, Entry
+from data_plane_agent.launcher import AttemptKey
+from data_plane_agent.pod_answers import parsed
+from data_plane_agent.pod_orders import Orders, Sender
+
+log = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+"""Between two looks. Shorter asks the store for more lists, longer makes checkpoints known later
+and tasks wait longer for slots."""
+LONGEST_SECONDS = 15.0
+"""Between two looks at a store that does not answer."""
+STALE_SECONDS = 600.0
+"""After which a notice of an unknown pod is deleted. Shorter might hit one whose pod is about to be
+adopted, longer lists it again and again."""
+NOTICE_LIMIT = 16 * 1024
+
+SavedListener = Callable[[AttemptKey, Artifact, int], None]
+
+
+class Mailbox:
+    """`known()` are the pods that may speak, by name; nobody known = the store is not asked."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        orders: Orders,
+        *,
+        cluster: str,
+        known: Callable[[], Mapping[str, Sender]],
+        saved: SavedListener,
+        interval: float = INTERVAL_SECONDS,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._blobs = blobs
+        self._orders = orders
+        self._box = f"mailbox/{cluster}/"
+        self._known = known
+        self._saved = saved
+        self._interval = interval
+        self._clock = clock
+        self._sleep = sleep
+        self._newest: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        pause = self._interval
+        while True:
+            await self._sleep(pause)
+            if not self._known():
+                self._newest.clear()
+                continue
+            try:
+                await self._look("")
+                pause = self._interval
+            except (UnreadableInput, StoreFull) as error:
+                pause = min(pause * 2, LONGEST_SECONDS)
+                log.warning("the pods' mailbox can't be read, next look in %g s: %s", pause, error)
+
+    async def look(self, pod: str) -> None:
+        """Everything that this pod has said, now: before its end is told, when its answer does not
+        tell its last checkpoint. UnreadableInput when the store is away."""
+        await self._look(f"{pod}/")
+
+    def heard(self, pod: str, message: Message) -> None:
+        """The last checkpoint, from the pod's own answer: then `look` is not needed."""
+        sender = self._known().get(pod)
+        match message.get("saved"):
+            case {"artifact": fields, "at": int(at)} if sender is not None:
+                self._tell(pod, sender, fields, at)
+            case _:
+                pass
+
+    async def _look(self, where: str) -> None:
+        known = self._known()
+        for pod in [pod for pod in self._newest if pod not in known]:
+            del self._newest[pod]
+        async for page in self._blobs.entries(self._box + where):
+            for entry in page:
+                pod = self._sender_of(entry)
+                sender = known.get(pod)
+                if sender is not None:
+                    await self._act(pod, sender, entry)
+                elif self._clock() - entry.modified_seconds > STALE_SECONDS:
+                    await self._blobs.delete([entry.uri])
+
+    def _sender_of(self, entry: Entry) -> str:
+        inside = entry.uri.removeprefix(address(self._blobs.root, self._box))
+        return unquote(inside.split("/", 1)[0])
+
+    async def _act(self, pod: str, sender: Sender, entry: Entry) -> None:
+        try:
+            data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
+        except UnreadableInput as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return  # `look` and `run` met
+            raise
+        match parsed(data):
+            case {"t": "saved", "artifact": fields, "at": int(at)}:
+                self._tell(pod, sender, fields, at)
+            case {"t": "more", "n": int(number)}:
+                await self._orders.next_page(sender, pod=pod, number=number)
+            case _:
+                log.warning("pod %s left a notice that nobody understands", pod)
+        await self._blobs.delete([entry.uri])
+
+    def _tell(self, pod: str, sender: Sender, fields: Any, at: int) -> None:
+        """Lists are in no order: an older checkpoint must not follow a newer one."""
+        try:
+            artifact = artifact_of(fields)
+        except (KeyError, TypeError, AttributeError):
+            return
+        if not self._orders.owned(artifact, sender):
+            log.warning("pod %s named a checkpoint that is not its own: %s", pod, artifact.uri)
+        elif at > self._newest.get(pod, 0):
+            self._newest[pod] = at
+            self._saved(sender.key, artifact, at)

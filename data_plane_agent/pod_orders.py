@@ -1,0 +1,250 @@
+"""What a pod is told, and what it may write: an order in the region's store with URLs signed for
+one object each.
+
+Called by `pods.py` before it creates a pod and when one has ended; `mailbox.py` asks for the next
+page. The pod's end of it is `whimbrel.runtime_order` and `whimbrel.runtime_pod`. No key of the
+store ever leaves the agent: a stolen order opens the attempt's own objects, until it expires.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from whimbrel.runtime_frames import Message
+from whimbrel.runtime_store import StoreFull, UnreadableInput, address
+from whimbrel.spec import ARTIFACT_KEY, Artifact, canonical, sha256
+
+from data_plane_agent.blobs import Blobs
+from data_plane_agent.launcher import Attempt, AttemptKey
+from data_plane_agent.pod_answers import complete, parsed
+from data_plane_agent.process_answers import parts_of, prefix_of
+
+ARTIFACTS_A_PAGE, CHECKPOINTS_A_PAGE = 16, 4
+"""Slots signed at once. Fewer make a task with many outputs wait for pages, more cost signatures
+(10 us each) for every pod."""
+MOST_PAGES = 4096
+"""Of one attempt: a pod that asks for more is told no more."""
+ANSWER_LIMIT = 8 << 20
+"""Bytes of an answer in the store: it holds a document of at most 64 KiB and artifacts' names."""
+
+FetchArchive = Callable[[str], Awaitable[Path]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the pod's manifest carries. `digest` is what was asked for: equal for every order of the
+    same attempt, unlike `sha256`, which is of the document at `url`. `folder` is the key below
+    which the attempt writes; keep it with the pod, the other methods want it."""
+
+    url: str
+    sha256: str
+    digest: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A pod that is trusted to speak for one attempt, and for nothing outside its folder."""
+
+    key: AttemptKey
+    folder: str
+
+
+class Orders:
+    """`url_seconds`: shorter than an attempt makes it ask again for URLs (it does so at 80 %),
+    longer keeps a stolen one useful. S3 allows 7 days."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        *,
+        cluster: str,
+        fetch_archive: FetchArchive,
+        url_seconds: float = 24 * 3600.0,
+        grace_seconds: float = 30.0,
+        clock_ns: Callable[[], int] = time.time_ns,
+        token: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._blobs = blobs
+        self._cluster = cluster
+        self._fetch_archive = fetch_archive
+        self._seconds = url_seconds
+        self._grace = grace_seconds
+        self._clock_ns = clock_ns
+        self._token = token
+        self._bundles: dict[str, asyncio.Lock | None] = {}
+
+    async def open(self) -> None:
+        """Raises Refused, with what to do, when pods can't use the region's store."""
+        await self._blobs.refuse_for_pods()
+
+    async def write(self, attempt: Attempt, *, pod: str) -> Order:
+        """StoreFull when the store does not take it (try again later), UnreadableInput when an
+        input lies where this region has no keys, WhimbrelError when there is no such bundle."""
+        digest = attempt.task.bundle
+        await self._bring_bundle(digest)
+        folder = f"{prefix_of(attempt.key)}/{self._token()}"
+        bundle = address(self._blobs.root, f"bundles/{digest}")
+        checkpoint = attempt.checkpoint
+        uris = [artifact["uri"] for artifact in _artifacts(dict(attempt.inputs))]
+        asked: dict[str, Any] = {
+            "v": 1,
+            "k": parts_of(attempt.key),
+            "d": attempt.input_digest,
+            "entry": attempt.task.entry_point,
+            "in": dict(attempt.inputs),
+            "trace": attempt.traceparent,
+            "timeout": attempt.timeout_seconds,
+            "grace": self._grace,
+            "region": self._blobs.region,
+            "checkpoint": None if checkpoint is None else asdict(checkpoint),
+        }
+        if checkpoint is not None:
+            with suppress(UnreadableInput):  # then the attempt begins anew, which it may
+                self._get(checkpoint.uri)
+                uris.append(checkpoint.uri)
+        document = {
+            **asked,
+            "bundle": {"url": self._get(bundle), "sha256": digest},
+            "reads": self._reads(uris),
+            "page": self._page(folder, pod, 1),
+        }
+        data = json.dumps(document, separators=(",", ":")).encode()
+        stored = await self._blobs.put(f"{folder}/order.json", data)
+        same = sha256(canonical({**asked, "trace": "", "bundle": digest}))
+        return Order(self._get(stored.uri), stored.sha256, same, folder)
+
+    async def next_page(self, sender: Sender, *, pod: str, number: int) -> None:
+        """Writes page `number`, where the pod looks for it. Harmless when it is there already: the
+        same slots with fresh URLs. StoreFull, UnreadableInput: try again."""
+        if not 2 <= number <= MOST_PAGES:
+            return
+        order = await self._blobs.get(address(self._blobs.root, f"{sender.folder}/order.json"))
+        page = self._page(sender.folder, pod, number)
+        page["reads"] = self._reads(json.loads(order)["reads"])
+        await self._blobs.put(_page_key(sender.folder, number), json.dumps(page).encode())
+
+    async def answer(self, text: str, sender: Sender) -> Message | None:
+        """What the pod said at its end, from its termination message; "k" is who it is, whatever it
+        claims. None when it said nothing that can be understood, or what it stored is not there
+        any more; UnreadableInput when the store does not answer now."""
+        message = parsed(text)
+        match message:
+            case {"t": "stored", "sha256": str(digest)}:
+                uri = address(self._blobs.root, f"{sender.folder}/result.json")
+                try:
+                    if await self._blobs.size(uri) > ANSWER_LIMIT:
+                        return None
+                    data = await self._blobs.get(uri)
+                except UnreadableInput as error:
+                    if isinstance(error.__cause__, FileNotFoundError):
+                        return None
+                    raise
+                message = parsed(data.decode("utf-8", "replace"))
+                if sha256(data) != digest:
+                    return None
+            case _:
+                pass
+        if not complete(message):
+            return None
+        return {**cast("Message", message), "k": parts_of(sender.key)}
+
+    def owned(self, artifact: Artifact, sender: Sender) -> bool:
+        """Whether the sender may say that it wrote this."""
+        return artifact.uri.startswith(address(self._blobs.root, sender.folder) + "/")
+
+    async def save_log(self, sender: Sender, data: bytes) -> Artifact | None:
+        """The log of a pod that did not store it itself. None when the store takes nothing."""
+        if not data:
+            return None
+        try:
+            return await self._blobs.put(f"{sender.folder}/rescued-{self._token()}.log", data)
+        except StoreFull:
+            return None
+
+    async def _bring_bundle(self, digest: str) -> None:
+        """Into the region's store, once; attempts of one bundle wait for the same upload."""
+        lock = self._bundles.setdefault(digest, asyncio.Lock())
+        if lock is None:
+            return
+        async with lock:
+            if self._bundles[digest] is None:
+                return
+            key = f"bundles/{digest}"
+            archive = await self._fetch_archive(digest)
+            size = (await asyncio.to_thread(archive.stat)).st_size
+            try:
+                there = await self._blobs.size(address(self._blobs.root, key)) == size
+            except UnreadableInput:
+                there = False
+            if not there:
+                await self._blobs.put(key, archive)
+            self._bundles[digest] = None
+
+    def _page(self, folder: str, pod: str, number: int) -> dict[str, Any]:
+        root = self._blobs.root
+        expires = self._clock_ns() + int(self._seconds * 1e9)
+        artifacts = [
+            address(root, f"{folder}/{number}-{i}/object") for i in range(ARTIFACTS_A_PAGE)
+        ]
+        checkpoints = [
+            address(root, f"{folder}/{number}-{i}/checkpoint") for i in range(CHECKPOINTS_A_PAGE)
+        ]
+        box = f"mailbox/{self._cluster}/{pod}"
+        notices = [address(root, f"{box}/{self._token()}") for _ in range(CHECKPOINTS_A_PAGE + 1)]
+        return {
+            "n": number,
+            "artifacts": [{"uri": uri, "put": self._put(uri)} for uri in artifacts],
+            "checkpoints": [
+                {
+                    "uri": uri,
+                    "put": self._put(uri),
+                    "get": self._get(uri),
+                    "notice": self._put(notice),
+                }
+                for uri, notice in zip(checkpoints, notices, strict=False)
+            ],
+            "result": self._slot(address(root, f"{folder}/result.json")),
+            "log": self._slot(address(root, f"{folder}/log")),
+            "more": {
+                "notice": self._put(notices[-1]),
+                "get": self._get(address(root, _page_key(folder, number + 1))),
+            },
+            "expires_ns": expires,
+        }
+
+    def _slot(self, uri: str) -> dict[str, str]:
+        return {"uri": uri, "put": self._put(uri)}
+
+    def _put(self, uri: str) -> str:
+        return self._blobs.sign("PUT", [uri], seconds=self._seconds)[0]
+
+    def _get(self, uri: str) -> str:
+        return self._blobs.sign("GET", [uri], seconds=self._seconds)[0]
+
+    def _reads(self, uris: Mapping[str, str] | list[str]) -> dict[str, str]:
+        return {uri: self._get(uri) for uri in uris}
+
+
+def _page_key(folder: str, number: int) -> str:
+    return f"{folder}/page-{number}.json"
+
+
+def _artifacts(value: Any) -> Iterator[dict[str, Any]]:
+    match value:
+        case {"$artifact": {"uri": str()}} if len(value) == 1:
+            yield value[ARTIFACT_KEY]
+        case dict():
+            for item in cast("dict[str, Any]", value).values():
+                yield from _artifacts(item)
+        case list():
+            for item in cast("list[Any]", value):
+                yield from _artifacts(item)
+        case _:
+            return
