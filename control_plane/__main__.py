@@ -63,7 +63,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     exporter = LocalExporter(traces) if traces and not settings.otlp_endpoint else None
     tracer = setup_tracing("control-plane", endpoint=settings.otlp_endpoint, exporter=exporter)
     spans, graphs, changes = Spans(tracer), Graphs(), Changes()
-    dispatch = Dispatch(database, router, spans)
+    dispatch = Dispatch(database, router, spans, no_room_seconds=settings.no_room_seconds)
     dispatcher = Dispatcher(dispatch, changes)
     delivery = Delivery(database, router, dispatcher=dispatcher, changes=changes)
     movement = (

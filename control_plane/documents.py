@@ -17,6 +17,7 @@ RESOURCES = TypeAdapter(Resources)
 FAILURE = TypeAdapter(Failure)
 ARTIFACT = TypeAdapter(Artifact)
 ARTIFACTS = TypeAdapter(tuple[Artifact, ...])
+NAMES = TypeAdapter(tuple[str, ...])
 VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
 
@@ -27,6 +28,14 @@ def text(value: Any) -> str:
 
 def texts(values: Sequence[Any]) -> str:
     return canonical([asdict(value) for value in values]) if values else "[]"
+
+
+def names_text(values: Sequence[str]) -> str:
+    return canonical(list(values)) if values else ""
+
+
+def names(document: str) -> tuple[str, ...]:
+    return NAMES.validate_json(document) if document else ()
 
 
 def policy(document: str) -> PlacementPolicy:

@@ -45,6 +45,13 @@ class Settings(BaseSettings):
         description="seconds an agent has to claim an assignment before it is placed anew; shorter "
         "moves work from a busy agent, longer leaves it with one that won't",
     )
+    no_room_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="seconds a run is kept away from a cluster that let go of it for want of room, "
+        "while another one takes it; shorter sends it back into the same queue, longer leaves a "
+        "cluster unused that has room again",
+    )
     hold_max_seconds: float = Field(
         default=300.0,
         ge=0,

@@ -100,6 +100,10 @@ def node_to_wire(node: NodeView) -> execution_pb2.Node:
         lineage=node.lineage,
         stdout=artifact_to_wire(node.stdout) if node.stdout else None,
         stderr=artifact_to_wire(node.stderr) if node.stderr else None,
+        host=node.host,
+        avoided=node.avoided,
+        user_failures=node.user_failures,
+        system_failures=node.system_failures,
     )
 
 

@@ -6,8 +6,8 @@ the epoch in SQL, and only then asks the router to assign. No transaction is ope
 """
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import bindparam, select, update
@@ -17,6 +17,7 @@ from whimbrel.spec import Assignment, Phase, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
+from control_plane.executions import no_room
 from control_plane.executions.decisions import Pending, keep_decisions, pending
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
@@ -50,15 +51,23 @@ class Loaded:
     requirement: Requirement
     traceparent: str
     waiting_ns: int
+    reason: str = ""
+    no_room: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 class Dispatch:
     """`await dispatch(executions, cause=...)`; safe to repeat, interrupt and run twice at once."""
 
-    def __init__(self, database: Database, router: Router, spans: Spans | None = None) -> None:
+    def __init__(
+        self, database: Database, router: Router, spans: Spans | None = None, *,
+        no_room_seconds: float = 300.0, clock: Callable[[], int] = time.time_ns,
+    ) -> None:  # fmt: skip
+        """A run is kept away for `no_room_seconds` from a cluster that had no room for it."""
         self.database = database
         self.router = router
         self.spans = spans or Spans()
+        self.no_room_seconds = no_room_seconds
+        self.clock = clock
 
     async def __call__(
         self, executions: Sequence[str], *, cause: str = "", again: bool = False,
@@ -110,20 +119,37 @@ class Dispatch:
     ) -> list[Decision]:
         if not items:
             return []
-        started = time.time_ns()
+        started, now = time.time_ns(), self.clock()
+        wanted = [
+            replace(
+                item.requirement,
+                # Who did not claim in time is not asked again while anybody else can be.
+                avoid=(
+                    *avoid.get(item.row.execution, ()),
+                    *filter(None, [item.row.owner_cluster]),
+                ),
+            )
+            for item in items
+        ]
+        full = [
+            no_room.recent(item.no_room, now_ns=now, seconds=self.no_room_seconds) for item in items
+        ]
         decisions = await self.router.place(
             [
-                replace(
-                    item.requirement,
-                    # Who did not claim in time is not asked again while anybody else can be.
-                    avoid=(
-                        *avoid.get(item.row.execution, ()),
-                        *filter(None, [item.row.owner_cluster]),
-                    ),
-                )
-                for item in items
+                replace(one, avoid=(*one.avoid, *names))
+                for one, names in zip(wanted, full, strict=True)
             ]
         )
+        # Nobody else takes it: then it waits where there was no room as well as anywhere.
+        back = [
+            index
+            for index, decision in enumerate(decisions)
+            if full[index] and not decision.cluster
+        ]
+        if back:
+            again = await self.router.place([wanted[index] for index in back])
+            for index, decision in zip(back, again, strict=True):
+                decisions[index] = decision
         self._record("place", started, decisions, {i.row.execution: i for i in items})
         return decisions
 
@@ -174,7 +200,8 @@ async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, L
     found = await connection.execute(
         select(
             FENCE, EXECUTION.c.phase, EXECUTION.c.policy, EXECUTION.c.largest,
-            EXECUTION.c.traceparent, EXECUTION.c.waiting_ns,
+            EXECUTION.c.traceparent, EXECUTION.c.waiting_ns, EXECUTION.c.reason,
+            EXECUTION.c.images, EXECUTION.c.secrets, EXECUTION.c.no_room,
         )
         .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
         .where(FENCE.c.execution.in_(list(names)))
@@ -187,9 +214,13 @@ async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, L
                 execution=row["execution"],
                 policy=documents.policy(row["policy"]),
                 largest=documents.resources(row["largest"]),
+                images=documents.names(row["images"]),
+                secrets=documents.names(row["secrets"]),
             ),
             traceparent=row["traceparent"],
             waiting_ns=row["waiting_ns"],
+            reason=row["reason"],
+            no_room=no_room.parse(row["no_room"]),
         )
         for row in found.mappings()
     }
@@ -214,7 +245,7 @@ async def apply(
         if not answer.fenced or answer.row is None or answer.row.owner_cluster != decision.cluster:
             continue
         name, epoch, cluster = item.row.execution, answer.row.epoch, decision.cluster
-        why = cause_of(name, cause, before)
+        why = cause_of(item, cause, before)
         done.append(Dispatched(name, epoch, cluster))
         kept.append((decision, epoch, why))
         story.append(Entry(name, epoch, "placed", cluster, f"in {decision.region} ({why})"))
@@ -231,7 +262,7 @@ async def apply(
         done.append(Dispatched(name, item.row.epoch, "", decision.reason))
         if item.phase == Phase.WAITING and same(decision, before.get(name)):
             continue
-        kept.append((decision, item.row.epoch + 1, cause_of(name, cause, before)))
+        kept.append((decision, item.row.epoch + 1, cause_of(item, cause, before)))
         if item.phase != Phase.WAITING:
             story.append(Entry(name, item.row.epoch, "waiting", "", decision.reason))
         rows.append(change(item, Phase.WAITING, decision))
@@ -241,8 +272,12 @@ async def apply(
     return done
 
 
-def cause_of(execution: str, cause: str, before: Mapping[str, Pending]) -> str:
-    return cause or (before[execution].cause if execution in before else "launch")
+def cause_of(item: Loaded, cause: str, before: Mapping[str, Pending]) -> str:
+    if cause:
+        return cause
+    if (last := before.get(item.row.execution)) is not None:
+        return last.cause
+    return "fallback" if item.reason == no_room.REASON else "launch"
 
 
 def same(decision: Decision, before: Pending | None) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from whimbrel.errors import InvalidInput, TooLarge
-from whimbrel.spec import Interface, Resources, WorkflowSpec
+from whimbrel.spec import Interface, Resources, TaskSpec, WorkflowSpec
 
 LIMIT = 1024 * 1024
 """Bytes of all inputs of a run, as they travel to the agent in one message; data goes into a
@@ -55,6 +55,21 @@ def complete(given: Mapping[str, Any], interface: Interface, *, workflow: str) -
                 remedy=f"it must fit {json.dumps(schema)[:200]}",
             )
     return values
+
+
+def container_images(spec: WorkflowSpec) -> tuple[str, ...]:
+    """Container images that the nodes' tasks name."""
+    return tuple(sorted({task.container_image for task in used(spec) if task.container_image}))
+
+
+def secret_names(spec: WorkflowSpec) -> tuple[str, ...]:
+    """Names of the secrets that the nodes' tasks ask for."""
+    return tuple(sorted({name for task in used(spec) for name in task.secrets}))
+
+
+def used(spec: WorkflowSpec) -> list[TaskSpec]:
+    wanted = {node.task for node in spec.nodes}
+    return [task for task in spec.tasks if task.name in wanted]
 
 
 def largest(spec: WorkflowSpec) -> Resources:

@@ -4,7 +4,7 @@ Called by `rpc.py`; the control plane keeps no user bytes.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from whimbrel.errors import NotFound, Refused, Unreachable
@@ -17,7 +17,11 @@ PIECE = 256 * 1024
 LOOK_SECONDS = 0.5
 """Between two looks for more of a log that is followed."""
 
+LAST_LOOKS = 10
+"""Looks at the logs of a run that has ended, while a region that has some does not answer."""
+
 STREAMS = ("stdout", "stderr")
+"""A pod has one stream, in which both are merged: its stderr is always empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +34,27 @@ class Piece:
 
 @dataclass(slots=True)
 class Reading:
-    """How far one stream of one attempt has been read."""
+    """How far one stream of one attempt has been read; `cut` when nobody answered last time."""
 
     offset: int = 0
     ended: bool = False
+    cut: bool = False
 
 
 class Logs:
-    def __init__(self, executions: Executions, router: Router) -> None:
+    def __init__(
+        self, executions: Executions, router: Router, *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
         self._executions = executions
         self._router = router
+        self._sleep = sleep
 
     async def read(
         self, execution: str, *, node: str = "", attempt: int = 0, follow: bool = False
     ) -> AsyncIterator[Piece]:
         read: dict[tuple[str, int, str], Reading] = {}
+        looks = 0
         while True:
             view = await self._executions.get(execution)
             for item in wanted(view, node):
@@ -53,16 +63,17 @@ class Logs:
                     reading = read.setdefault(key, Reading())
                     async for piece in self._rest(view, item, key, reading, strict=not follow):
                         yield piece
-            if not follow or view.phase.terminal:
+            looks += view.phase.terminal
+            if not follow or (view.phase.terminal and (looks == LAST_LOOKS or over(read))):
                 return
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._sleep(LOOK_SECONDS)
 
     async def _rest(
         self, view: View, node: NodeView, key: tuple[str, int, str], reading: Reading, *,
         strict: bool,
     ) -> AsyncIterator[Piece]:  # fmt: skip
         name, attempt, stream = key
-        place = LogPlace(view.id, name, attempt, stream)
+        place = LogPlace(view.id, name, attempt, stream, stored(node, attempt, stream))
         while not reading.ended:
             try:
                 part = await self._router.read_log(
@@ -70,14 +81,27 @@ class Logs:
                 )
             except (Unreachable, Refused):
                 # While it is followed the cluster may come back, or the node run elsewhere.
-                if strict and not (attempt == node.attempt and silent(node, stream)):
+                nothing = attempt == node.attempt and silent(node, stream)
+                if strict and not nothing:
                     raise
+                reading.cut = not nothing
                 return
             reading.offset += len(part.data)
-            reading.ended = part.end and not part.data
+            reading.ended, reading.cut = part.end and not part.data, False
             if not part.data:
                 return
             yield Piece(name, part.attempt or attempt, stream, part.data)
+
+
+def over(read: Mapping[tuple[str, int, str], Reading]) -> bool:
+    """Everything there is has been read, of a run that has ended."""
+    return not any(reading.cut for reading in read.values())
+
+
+def stored(node: NodeView, attempt: int, stream: str) -> str:
+    """Where the ledger says that the log is; it knows only the newest attempt's."""
+    written = node.stderr if stream == "stderr" else node.stdout
+    return written.uri if written is not None and attempt == node.attempt else ""
 
 
 def silent(node: NodeView, stream: str) -> bool:

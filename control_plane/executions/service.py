@@ -20,7 +20,7 @@ from control_plane.database import Database, table
 from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatcher import Dispatcher
-from control_plane.executions.inputs import complete, largest, parse
+from control_plane.executions.inputs import complete, container_images, largest, parse, secret_names
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
@@ -152,13 +152,21 @@ class Executions:
             "largest": documents.text(largest(spec)), "inputs": inputs, "outputs": "", "error": "",
             "request_digest": sha256(canonical([stored.digest, inputs, documents.text(policy)])),
             "traceparent": traceparent, "created_ns": time.time_ns(), "started_ns": 0,
-            "ended_ns": 0, "waiting_ns": 0,
+            "ended_ns": 0, "waiting_ns": 0, "images": documents.names_text(container_images(spec)),
+            "secrets": documents.names_text(secret_names(spec)), "no_room": "",
         }  # fmt: skip
 
     async def _dry_run(
         self, row: dict[str, Any], spec: WorkflowSpec, policy: PlacementPolicy
     ) -> View:
-        [decision] = await self._router.place([Requirement(row["id"], policy, largest(spec))])
+        wanted = Requirement(
+            row["id"],
+            policy,
+            largest(spec),
+            images=container_images(spec),
+            secrets=secret_names(spec),
+        )
+        [decision] = await self._router.place([wanted])
         placement = PlacementView(
             epoch=0, cluster=decision.cluster, region=decision.region, cause="launch",
             reason=decision.reason, verdicts=decision.verdicts, decided_ns=decision.decided_ns,

@@ -13,7 +13,8 @@ from control_plane.database import Big
 
 class Execution(SQLModel, table=True):
     """One run. `id` is project/domain/name; `policy`, `largest`, `error` and values are JSON text.
-    `waiting_ns` is since when it waits, 0 = it does not."""
+    `waiting_ns` is since when it waits, 0 = it does not. `images` and `secrets` are JSON lists of
+    what its nodes name; `no_room` maps a cluster that let go of it, for want of room, to when."""
 
     id: str = Field(primary_key=True)
     project: str = Field(index=True)
@@ -38,6 +39,9 @@ class Execution(SQLModel, table=True):
     started_ns: int = Field(default=0, sa_type=Big)
     ended_ns: int = Field(default=0, sa_type=Big)
     waiting_ns: int = Field(default=0, sa_type=Big)
+    images: str = Field(default="", sa_type=Text)
+    secrets: str = Field(default="", sa_type=Text)
+    no_room: str = Field(default="", sa_type=Text)
 
 
 class Placement(SQLModel, table=True):

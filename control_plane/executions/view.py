@@ -42,6 +42,10 @@ class NodeView:
     lineage: str = ""
     stdout: Artifact | None = None
     stderr: Artifact | None = None
+    host: str = ""
+    avoided: tuple[str, ...] = ()
+    user_failures: int = 0
+    system_failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,10 @@ async def _states(connection: AsyncConnection, execution: str, nodes: dict[str, 
                 lineage=row["lineage"],
                 stdout=documents.artifact(row["stdout"]),
                 stderr=documents.artifact(row["stderr"]),
+                host=row["host"],
+                avoided=documents.names(row["avoided"]),
+                user_failures=row["user_failures"],
+                system_failures=row["system_failures"],
             )
     saved = await connection.execute(
         select(CHECKPOINT.c.node, CHECKPOINT.c.artifact).where(CHECKPOINT.c.execution == execution)
@@ -228,4 +236,6 @@ async def _outputs(
                 lineage="kept" if row["epoch"] < placed else known.lineage,
                 stdout=documents.artifact(row["stdout"]),
                 stderr=documents.artifact(row["stderr"]),
+                host=row["host"],
+                avoided=known.avoided if known.attempt == row["attempt"] else (),
             )

@@ -5,12 +5,13 @@ it, so every live output reaches the next owner.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.spec import Phase
+from whimbrel.spec import Owner, Phase
 
 from control_plane import documents
 from control_plane.database import table
@@ -22,14 +23,20 @@ from control_plane.ledger.fence import ClaimAnswer, claim
 from control_plane.ledger.rows import CHECKPOINT, OUTPUT, STATE, output_of
 
 EXECUTION = table(Execution)
+HOSTS = 3
+"""Hosts of a node that a new owner is told to avoid. More: on a small cluster nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tries:
+    """`avoid` are hosts of the claiming cluster on which the platform broke attempts, newest
+    first."""
+
     node: str
     attempts: int
     user_failures: int
     system_failures: int
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,7 @@ async def claim_all(
             if answer.claimed
         ],
     )
-    known = await Known.read(connection, granted)
+    known = await Known.read(connection, granted, cluster=cluster)
     return [
         Claimed(
             answer,
@@ -110,7 +117,7 @@ class Known:
     tries: dict[str, list[Tries]]
 
     @staticmethod
-    async def read(connection: AsyncConnection, names: Sequence[str]) -> "Known":
+    async def read(connection: AsyncConnection, names: Sequence[str], *, cluster: str) -> "Known":
         known = Known({}, {}, {})
         done: set[tuple[str, str]] = set()
         found = await connection.execute(
@@ -132,6 +139,22 @@ class Known:
         for row in found.mappings():
             if (row["execution"], row["node"]) not in done:
                 known.tries.setdefault(row["execution"], []).append(
-                    Tries(row["node"], row["attempt"], row["user_failures"], row["system_failures"])
+                    Tries(
+                        row["node"],
+                        row["attempt"],
+                        row["user_failures"],
+                        row["system_failures"],
+                        to_avoid(row) if row["cluster"] == cluster else (),
+                    )
                 )
         return known
+
+
+def to_avoid(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    """Host names mean nothing in another cluster; the newest failure comes before what its attempt
+    was kept away from already."""
+    avoided = documents.names(row["avoided"])
+    failure = documents.failure(row["error"])
+    if failure is None or failure.owner is not Owner.SYSTEM or not row["host"]:
+        return avoided
+    return (row["host"], *(host for host in avoided if host != row["host"]))[:HOSTS]

@@ -70,7 +70,7 @@ def body_from_wire(message: ledger_pb2.Event) -> Body:
         case "failed":
             return Failed(failure_from_wire(message.failed.error))
         case "released":
-            return Released()
+            return Released(message.released.reason, message.released.message)
         case "unreachable":
             return Unreachable(message.unreachable.node, tuple(message.unreachable.uris))
         case _:
@@ -97,6 +97,7 @@ def output_from_wire(message: ledger_pb2.NodeOutput) -> Output:
         ended_ns=message.ended_ns,
         stdout=optional(message, "stdout"),
         stderr=optional(message, "stderr"),
+        host=message.host,
     )
 
 
@@ -118,6 +119,7 @@ def output_to_wire(output: Output) -> ledger_pb2.NodeOutput:
         stdout=maybe(output.stdout),
         stderr=maybe(output.stderr),
         epoch=output.epoch,
+        host=output.host,
     )
 
 
@@ -132,6 +134,8 @@ def status_from_wire(message: ledger_pb2.NodeStatus) -> Status:
         will_retry=message.will_retry,
         stdout=optional(message, "stdout"),
         stderr=optional(message, "stderr"),
+        host=message.host,
+        avoided=tuple(message.avoided),
     )
 
 
@@ -188,6 +192,7 @@ def claim_pages(claimed: Claimed) -> list[ledger_pb2.ClaimReply]:
                     attempts=tries.attempts,
                     user_failures=tries.user_failures,
                     system_failures=tries.system_failures,
+                    avoid=tries.avoid,
                 )
                 for tries in claimed.tries
             ],

@@ -14,6 +14,7 @@ from whimbrel.spec import Phase
 
 from control_plane import documents
 from control_plane.database import table
+from control_plane.executions import no_room
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry
@@ -58,10 +59,13 @@ class Endings:
                 await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
                                   error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
                 return self._ending(row, ended(row), "failed", f"{error.node}: {error.message}")
-            case Released():
+            case Released(reason, message):
+                if reason == no_room.REASON:
+                    await no_room.mark(self._connection, row.execution, row.owner_cluster)
                 if phase != Phase.MOVING:
-                    await self._wait(row, phase, "released")
-                return self._ending(row, relinquished(row), "released", "its owner let go")
+                    await self._wait(row, phase, reason or "released")
+                said = message or "its owner let go"
+                return self._ending(row, relinquished(row), "released", said)
             case Unreachable(node, uris):
                 said = await self._declare(row, digest, node, uris)
                 await self._wait(row, phase, "unreadable_input")

@@ -27,11 +27,13 @@ class Output:
     stdout: Artifact | None = None
     stderr: Artifact | None = None
     epoch: int = 0
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`phase` RUNNING, or FAILED (`will_retry`: the node is tried again)."""
+    """`phase` RUNNING, or FAILED (`will_retry`: the node is tried again). `avoided` are hosts the
+    attempt was kept away from."""
 
     node: str
     attempt: int
@@ -42,6 +44,8 @@ class Status:
     will_retry: bool = False
     stdout: Artifact | None = None
     stderr: Artifact | None = None
+    host: str = ""
+    avoided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The owner lets go; the last event of its outbox for this execution."""
+    """The owner lets go; the last event of its outbox for this execution. `reason` "" = it was
+    asked to, "unschedulable" = it has no room; `message` is for a person."""
+
+    reason: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def output_row(
         "stderr": documents.text(output.stderr),
         "started_ns": output.started_ns,
         "ended_ns": output.ended_ns,
+        "host": output.host,
         "live": True,
     }
 
@@ -64,6 +65,7 @@ def output_of(row: Mapping[Any, Any]) -> Output:
         stdout=documents.artifact(row["stdout"]),
         stderr=documents.artifact(row["stderr"]),
         epoch=row["epoch"],
+        host=row["host"],
     )
 
 
@@ -121,7 +123,7 @@ async def upsert_states(
     await connection.execute(
         statement.on_conflict_do_update(
             index_elements=[STATE.c.execution, STATE.c.node],
-            set_={name: new[name] for name in (*kept, "stdout", "stderr")}
+            set_={name: new[name] for name in (*kept, "stdout", "stderr", "host", "avoided")}
             | {
                 name: STATE.c[name] + case((fresh, new[name]), else_=0)
                 for name in ("user_failures", "system_failures")
@@ -152,6 +154,8 @@ def state_row(event: Event, status: Status, *, cluster: str) -> dict[str, Any]:
         "lineage": "",
         "stdout": documents.text(status.stdout),
         "stderr": documents.text(status.stderr),
+        "host": status.host,
+        "avoided": documents.names_text(status.avoided),
     }
 
 

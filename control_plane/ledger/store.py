@@ -62,12 +62,13 @@ class NodeOutput(SQLModel, table=True):
     stderr: str = Field(default="", sa_type=Text)
     started_ns: int = Field(default=0, sa_type=Big)
     ended_ns: int = Field(default=0, sa_type=Big)
+    host: str = Field(default="", sa_type=Text)
     live: bool = Field(default=True, sa_type=Boolean)
 
 
 class NodeState(SQLModel, table=True):
     """Newest news of a node without a live output. `failed_attempt` is the last attempt counted as
-    a failure."""
+    a failure; `host` is where the attempt ran, `avoided` a JSON list of where it was not to."""
 
     __tablename__ = "node_state"  # pyright: ignore[reportAssignmentType]  # SQLModel types it as declared_attr
 
@@ -86,6 +87,8 @@ class NodeState(SQLModel, table=True):
     lineage: str = Field(default="", sa_type=Text)
     stdout: str = Field(default="", sa_type=Text)
     stderr: str = Field(default="", sa_type=Text)
+    host: str = Field(default="", sa_type=Text)
+    avoided: str = Field(default="", sa_type=Text)
 
 
 class Checkpoint(SQLModel, table=True):

@@ -7,6 +7,7 @@ from control_plane.routing.port import (
     Capacity,
     Decision,
     LiveCluster,
+    Offer,
     Registration,
     Requirement,
     Verdict,
@@ -20,6 +21,8 @@ def requirement_to_wire(value: Requirement) -> placement_pb2.Requirement:
         largest=resources_to_wire(value.largest),
         avoid=value.avoid,
         allowed_regions=value.allowed_regions,
+        images=value.images,
+        secrets=value.secrets,
     )
 
 
@@ -75,7 +78,6 @@ def registration_from_wire(message: placement_pb2.Registration) -> Registration:
 
 
 def live_from_wire(message: placement_pb2.LiveCluster) -> LiveCluster:
-    capacity = message.capacity
     return LiveCluster(
         name=message.registration.name,
         region=message.registration.region,
@@ -84,33 +86,53 @@ def live_from_wire(message: placement_pb2.LiveCluster) -> LiveCluster:
         suspected=message.suspected,
         cluster_epoch=message.cluster_epoch,
         lost_since_ns=message.lost_since_ns,
-        capacity=Capacity(
-            allocatable=resources_from_wire(capacity.allocatable),
-            free=resources_from_wire(capacity.free),
-            max_executions=capacity.max_executions,
-            held_executions=capacity.held_executions,
-            running_tasks=capacity.running_tasks,
-            queued_tasks=capacity.queued_tasks,
-        ),
+        capacity=capacity_from_wire(message.capacity),
         gateway=message.gateway,
     )
 
 
 def live_to_wire(value: LiveCluster, registration: Registration) -> placement_pb2.LiveCluster:
-    capacity = value.capacity
     return placement_pb2.LiveCluster(
         registration=registration_to_wire(registration),
         alive=value.alive,
         suspected=value.suspected,
         cluster_epoch=value.cluster_epoch,
         lost_since_ns=value.lost_since_ns,
-        capacity=placement_pb2.Capacity(
-            allocatable=resources_to_wire(capacity.allocatable),
-            free=resources_to_wire(capacity.free),
-            max_executions=capacity.max_executions,
-            held_executions=capacity.held_executions,
-            running_tasks=capacity.running_tasks,
-            queued_tasks=capacity.queued_tasks,
-        ),
+        capacity=capacity_to_wire(value.capacity),
         gateway=value.gateway,
+    )
+
+
+def capacity_from_wire(message: placement_pb2.Capacity) -> Capacity:
+    offer = message.offer
+    return Capacity(
+        allocatable=resources_from_wire(message.allocatable),
+        free=resources_from_wire(message.free),
+        max_executions=message.max_executions,
+        held_executions=message.held_executions,
+        running_tasks=message.running_tasks,
+        queued_tasks=message.queued_tasks,
+        ill=message.compute_why if message.compute_ill else "",
+        offer=Offer(tuple(offer.images), tuple(offer.refused_images), tuple(offer.secrets))
+        if message.HasField("offer")
+        else None,
+    )
+
+
+def capacity_to_wire(value: Capacity) -> placement_pb2.Capacity:
+    offer = value.offer
+    return placement_pb2.Capacity(
+        allocatable=resources_to_wire(value.allocatable),
+        free=resources_to_wire(value.free),
+        max_executions=value.max_executions,
+        held_executions=value.held_executions,
+        running_tasks=value.running_tasks,
+        queued_tasks=value.queued_tasks,
+        compute_ill=bool(value.ill),
+        compute_why=value.ill,
+        offer=placement_pb2.Offer(
+            images=offer.images, refused_images=offer.refused_images, secrets=offer.secrets
+        )
+        if offer is not None
+        else None,
     )

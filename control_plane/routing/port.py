@@ -14,14 +14,16 @@ from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """`avoid` are clusters not to be chosen; `allowed_regions` the data's residency, empty =
-    any."""
+    """`avoid` are clusters not to be chosen; `allowed_regions` the data's residency, empty = any;
+    `images` and `secrets` what the nodes name."""
 
     execution: str
     policy: PlacementPolicy
     largest: Resources
     avoid: tuple[str, ...] = ()
     allowed_regions: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,27 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """What a cluster can run at all. `images` are globs, empty = any."""
+
+    images: tuple[str, ...] = ()
+    refused_images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
+    """`ill` is why its compute does not answer, "" = it does. `offer` None: it runs whatever it is
+    given."""
+
     allocatable: Resources = field(default_factory=Resources)
     free: Resources = field(default_factory=Resources)
     max_executions: int = 0
     held_executions: int = 0
     running_tasks: int = 0
     queued_tasks: int = 0
+    ill: str = ""
+    offer: Offer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +122,13 @@ class LogPart:
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
+    """`uri` is where this attempt's log is stored, "" = not known to be stored."""
+
     execution: str
     node: str
     attempt: int
     stream: str
+    uri: str = ""
 
 
 class Router(Protocol):

@@ -120,6 +120,7 @@ class GrpcRouter:
                     stream=place.stream,
                     offset=offset,
                     limit=limit,
+                    uri=place.uri,
                 )
             ),
         )

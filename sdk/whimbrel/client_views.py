@@ -32,6 +32,10 @@ class NodeView:
     ended_ns: int
     error: Failure | None
     lineage: str
+    host: str = ""
+    avoided: tuple[str, ...] = ()
+    user_failures: int = 0
+    system_failures: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +50,10 @@ class NodeView:
             "started": rfc3339(self.started_ns),
             "ended": rfc3339(self.ended_ns),
             "lineage": self.lineage or None,
+            "host": self.host or None,
+            "avoided": list(self.avoided),
+            "user_failures": self.user_failures,
+            "system_failures": self.system_failures,
             "error": failure_as_json(self.error),
         }
 

@@ -90,6 +90,10 @@ def execution_view(message: execution_pb2.Execution) -> ExecutionView:
                 ended_ns=node.ended_ns,
                 error=codec.failure_from_wire(node.error) if node.HasField("error") else None,
                 lineage=node.lineage,
+                host=node.host,
+                avoided=tuple(node.avoided),
+                user_failures=node.user_failures,
+                system_failures=node.system_failures,
             )
             for node in message.nodes
         ),

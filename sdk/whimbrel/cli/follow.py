@@ -44,11 +44,11 @@ def picture(view: ExecutionView) -> Group:
         f"  in {view.cluster}" if view.cluster else "", f"  epoch {view.epoch}",
     )  # fmt: skip
     nodes = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("node", "phase", "cluster", "try", "took", ""):
+    for column in ("node", "phase", "cluster", "host", "try", "took", ""):
         nodes.add_column(column)
     for node in view.nodes:
         nodes.add_row(
-            node.id, show.phase(node.phase), node.cluster, str(node.attempt or ""),
+            node.id, show.phase(node.phase), node.cluster, node.host, str(node.attempt or ""),
             show.seconds(node.started_ns, node.ended_ns), node_note(node),
         )  # fmt: skip
     entries = [Text(line, style="dim") for line in timeline_lines(view)[-TIMELINE_LINES:]]
@@ -56,9 +56,11 @@ def picture(view: ExecutionView) -> Group:
 
 
 def node_note(node: NodeView) -> str:
-    if node.error is not None:
-        return f"{node.error.owner}: {node.error.message}"
-    return node.lineage
+    """What went wrong last, what became of its output, and where it was kept away from and why."""
+    notes = [f"{node.error.owner}: {node.error.message}" if node.error else node.lineage]
+    if node.avoided:
+        notes.append(f"not on {', '.join(node.avoided)}: the platform broke a try there")
+    return "; ".join(filter(None, notes))
 
 
 def timeline_lines(view: ExecutionView) -> list[str]:
