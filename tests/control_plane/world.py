@@ -65,6 +65,7 @@ class FakeRouter:
     registrations: list[Registration] = field(default_factory=list)
     log: dict[LogPlace, bytes] = field(default_factory=dict)
     placements: int = 0
+    asked: list[Requirement] = field(default_factory=list)
 
     def _answer(self) -> None:
         if self.away:
@@ -73,6 +74,7 @@ class FakeRouter:
     async def place(self, requirements: Sequence[Requirement]) -> list[Decision]:
         self._answer()
         self.placements += len(requirements)
+        self.asked += requirements
         return [self._decide(item) for item in requirements]
 
     def _decide(self, wanted: Requirement) -> Decision:
@@ -200,7 +202,10 @@ class World:
     async def build(database: Database, folder: Path) -> "World":
         router, movement = FakeRouter(), FakeMovement()
         graphs, changes, spans = Graphs(), Changes(), Spans()
-        dispatch = Dispatch(database, router, spans)
+        world: list[World] = []
+        dispatch = Dispatch(
+            database, router, spans, clock=lambda: (world and world[0].now) or time.time_ns()
+        )
         dispatcher = Dispatcher(dispatch, changes)
         delivery = Delivery(database, router, dispatcher=dispatcher, changes=changes)
         registry = Registry(database, Bundles((folder / "bundles").as_uri()))
@@ -213,7 +218,6 @@ class World:
             database, clusters=clusters, registry=registry, graphs=graphs, movement=movement,
             delivery=delivery, changes=changes, spans=spans,
         )  # fmt: skip
-        world: list[World] = []
         sweeper = Sweeper(
             database, router, dispatch=dispatch, dispatcher=dispatcher, delivery=delivery,
             movement=movement, changes=changes, claim_timeout_seconds=15,

@@ -1,0 +1,107 @@
+"""A run that its cluster has no room for: it waits, goes elsewhere, and comes back if it must."""
+
+import pytest
+from whimbrel.spec import Phase
+
+from control_plane.executions.no_room import recent
+from control_plane.executions.sweeper import SECOND
+from control_plane.ledger.events import Released, Result
+from control_plane.settings import Settings
+from tests.control_plane.world import World, output
+
+pytestmark = pytest.mark.anyio
+
+FULL = Released("unschedulable", "no room for b: 0/3 nodes are available: 3 Insufficient cpu.")
+
+
+async def test_it_waits_with_the_cluster_s_own_words(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    assert (await world.send(run, output("a"), FULL)).verdicts == ()
+    view = await world.view(run)
+    assert (view.phase, view.reason, view.cluster) == (Phase.WAITING, "unschedulable", "")
+    last = view.timeline[-1]
+    assert (last.kind, last.cluster, last.text) == ("released", "east", FULL.message)
+    assert not (await world.claim(run, 1, "east", 1)).answer.claimed
+    assert [node.phase for node in view.nodes] == ["SUCCEEDED", "QUEUED", "QUEUED"]
+
+
+async def test_it_is_placed_elsewhere_and_goes_on_there(world: World) -> None:
+    await world.join("east", "west")
+    run = await world.running()
+    await world.send(run, output("a"), FULL)
+    await world.delivery.deliver()
+    await world.dispatcher.drain()
+    view = await world.view(run)
+    assert (view.phase, view.cluster, view.epoch) == (Phase.ASSIGNED, "west", 2)
+    assert view.placements[-1].cause == "fallback"
+    claimed = await world.claim(run, 2, "west", 1)
+    assert [one.node for one in claimed.outputs] == ["a"]
+    world.router.up = ["west", "east"]
+    await world.send(run, FULL, epoch=2, cluster="west")
+    await world.dispatch([run])
+    assert (await world.view(run)).cluster == "west", "both had no room: either is as good"
+
+
+async def test_the_time_over_it_may_go_back(world: World) -> None:
+    await world.join("east", "west")
+    run = await world.running()
+    await world.send(run, FULL)
+    world.later(Settings.model_fields["no_room_seconds"].default + 1)
+    await world.dispatch([run])
+    assert (await world.view(run)).cluster == "east"
+
+
+async def test_nobody_else_takes_it_so_it_goes_back(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    await world.send(run, FULL)
+    before = world.router.placements
+    await world.dispatch([run])
+    view = await world.view(run)
+    assert (view.phase, view.cluster, view.epoch) == (Phase.ASSIGNED, "east", 2)
+    assert world.router.placements == before + 2
+    assert (await world.claim(run, 2, "east", 1)).answer.claimed
+
+
+async def test_nobody_at_all_is_told_once_and_looked_at_like_any_other(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    await world.send(run, FULL)
+    world.router.up = []
+    await world.dispatch([run])
+    view = await world.view(run)
+    assert (view.phase, view.reason) == (Phase.WAITING, "no_cluster_alive")
+    before = await world.rows()
+    await world.dispatch([run])
+    assert await world.rows() == before
+
+
+async def test_a_lost_answer_is_given_again_and_marks_nothing_twice(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    await world.send(run, output("a"), FULL)
+    before = await world.rows()
+    again = await world.send(run, output("a"), FULL, first=1)
+    assert again.verdicts == ()
+    assert await world.rows() == before
+    late = await world.send(run, FULL)
+    assert [verdict.result for verdict in late.verdicts] == [Result.FENCED]
+    assert await world.rows() == before
+
+
+async def test_a_plain_release_keeps_nobody_away(world: World) -> None:
+    await world.join("east", "west")
+    run = await world.running()
+    await world.send(run, Released())
+    assert (await world.view(run)).reason == "released"
+    await world.dispatch([run])
+    view = await world.view(run)
+    assert (view.cluster, view.placements[-1].cause) == ("east", "launch")
+
+
+def test_recent_counts_from_the_release() -> None:
+    marks = {"east": 0, "west": 299 * SECOND}
+    assert recent(marks, now_ns=300 * SECOND, seconds=300) == ("west",)
+    assert recent(marks, now_ns=299 * SECOND, seconds=300) == ("east", "west")
+    assert recent({}, now_ns=0, seconds=300) == ()
