@@ -8,7 +8,6 @@ import json
 from typing import Any, cast
 
 from whimbrel.runtime_frames import Message
-from whimbrel.runtime_store import artifact_of
 
 
 def parsed(text: str | bytes) -> Message | None:
@@ -32,7 +31,7 @@ def complete(message: Message | None) -> bool:
             "artifacts": list(),
         }:
             written = cast("list[Any]", message["artifacts"])
-            return "offloaded" in message and all(map(_is_artifact, written)) and _may(message)
+            return "offloaded" in message and all(map(is_artifact, written)) and _may(message)
         case {
             "t": "broke",
             "s": int(),
@@ -51,12 +50,12 @@ def complete(message: Message | None) -> bool:
 
 def _may(message: Message) -> bool:
     optional = [message.get(name) for name in ("offloaded", "stdout", "stderr")]
-    return all(fields is None or _is_artifact(fields) for fields in optional)
+    return all(fields is None or is_artifact(fields) for fields in optional)
 
 
-def _is_artifact(fields: Any) -> bool:
+def is_artifact(fields: Any) -> bool:
     match fields:
         case {"uri": str(), "sha256": str(), "bytes": int(), "region": str(), "kind": str()}:
-            return isinstance(artifact_of(fields).allowed_regions, tuple)
+            return isinstance(fields.get("allowed_regions", []), list)
         case _:
             return False

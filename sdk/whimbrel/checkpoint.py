@@ -5,6 +5,7 @@ them.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,19 @@ from whimbrel.archive import Limits, pack, unpack
 from whimbrel.errors import InvalidInput
 
 _FILE, _FOLDER = "file", "folder"
+
+
+class Interrupted(BaseException):
+    """The run is asked to move and its checkpoint is safe: this try ends here, the next one resumes
+    elsewhere. It costs none of the task's retries.
+
+    Not an Exception, so that `except Exception` in user code does not keep a task on a machine that
+    is about to go; `finally` runs as ever.
+    """
+
+
+def never() -> bool:
+    return False
 
 
 class CheckpointBackend(Protocol):
@@ -38,15 +52,22 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """`write` replaces the whole checkpoint; a failed write raises and leaves the old one."""
+    """`write` replaces the whole checkpoint; a failed write raises and leaves the old one.
+
+    Once the machine has to be left (`Context.migration_requested`), the next `write` or `save`
+    stores and then ends the try by raising `Interrupted`.
+    """
 
     backend: CheckpointBackend = field(default_factory=Memory)
+    moving: Callable[[], bool] = never
 
     def read(self) -> bytes | None:
         return self.backend.load()
 
     def write(self, data: bytes) -> None:
         self.backend.store(bytes(data))
+        if self.moving():
+            raise Interrupted("asked to move; saved a checkpoint")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """A file or a whole folder."""

@@ -35,6 +35,10 @@ class Context:
     """`attempt` counts from 1.
 
     `idempotency_key` is the same for every try of a node: for effects outside the platform.
+    `migration_requested` turns True, while the task runs, when its machine is about to go: save a
+    checkpoint soon; `checkpoint.write` and `checkpoint.save` then end the try and the next one
+    resumes elsewhere. A task that does neither may finish in the time that is left, or is begun
+    anew.
     """
 
     execution_id: str
@@ -44,8 +48,11 @@ class Context:
     region: str
     working_directory: str
     checkpoint: Checkpoint
-    migration_requested: bool = False
     secrets: Secrets = field(default_factory=Secrets)
+
+    @property
+    def migration_requested(self) -> bool:
+        return self.checkpoint.moving()
 
     @property
     def logging(self) -> "Logger":

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from whimbrel.checkpoint import Interrupted
 from whimbrel.errors import WhimbrelError
 from whimbrel.runtime_store import StoreFull, UnreadableInput
 from whimbrel.spec import Failure, Owner
@@ -19,6 +20,8 @@ _LONGEST = 16 * 1024
 
 def describe(error: BaseException, *, inside: str) -> Failure:
     """`inside` is the folder of the user's code: paths are shown relative to it."""
+    if isinstance(error, Interrupted):
+        return Failure(Owner.SYSTEM, "interrupted", str(error))
     unreadable = unreadable_uris(error)
     full = next((link for link in _chain(error) if isinstance(link, StoreFull)), None)
     if unreadable:

@@ -1,8 +1,9 @@
 """The region's object store as one attempt of a task sees it: fresh keys to write, absolute
 addresses to read.
 
-Used by `runtime_worker.py` for files, large outputs, logs and checkpoints. obstore is imported at
-the first use, in the worker and never before the fork: it brings threads.
+Used by `runtime_worker.py` for files, large outputs, logs and checkpoints (in a pod that is
+`runtime_order.py`). obstore is imported at the first use, in the worker and never before the fork:
+it brings threads.
 """
 
 import hashlib
@@ -61,6 +62,14 @@ def locate(uri: str) -> tuple["ObjectStore", str]:
     return from_url(f"{parts.scheme}://{parts.netloc}"), path
 
 
+def name_of(uri: str) -> str:
+    """The file's name for a consumer's copy; an address whose key says nothing of it has it behind
+    a "#". Anybody may have written an address: a name never leaves its folder."""
+    parts = urlsplit(uri)
+    name = PurePosixPath(unquote(parts.fragment or parts.path)).name
+    return "object" if name in ("", ".", "..") else name
+
+
 def address(root: str, key: str) -> str:
     return f"{root.rstrip('/')}/{quote(key)}"
 
@@ -110,12 +119,18 @@ class AttemptStore:
         size = path.stat().st_size
         return self._put(path, digest.hexdigest(), size, name=name or path.name, kind=kind)
 
+    def put_checkpoint(self, data: bytes) -> Artifact:
+        return self.put_bytes(data, name="checkpoint")
+
     def get_bytes(self, artifact: Artifact) -> bytes:
         import obstore
 
         with _reading(artifact.uri):
             store, path = locate(artifact.uri)
-            return bytes(obstore.get(store, path).bytes())
+            data = bytes(obstore.get(store, path).bytes())
+        if artifact.sha256 and hashlib.sha256(data).hexdigest() != artifact.sha256:
+            raise UnreadableInput(artifact.uri, "its content is not what was stored")
+        return data
 
     def get_file(self, artifact: Artifact) -> Path:
         """A copy for this attempt; bytes that are not those of `artifact.sha256` are unreadable."""
@@ -125,7 +140,7 @@ class AttemptStore:
         with _reading(artifact.uri):
             store, path = locate(artifact.uri)
             stream = obstore.get(store, path).stream(min_chunk_size=_CHUNK)
-        target = self._fresh_folder() / PurePosixPath(path).name
+        target = self._fresh_folder() / name_of(artifact.uri)
         with target.open("wb") as file:
             chunks = iter(stream)
             while True:

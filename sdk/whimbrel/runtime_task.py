@@ -1,28 +1,53 @@
 """One attempt of one task: JSON inputs to the user's function to a JSON outputs document, or whose
 fault it was.
 
-Called by `runtime_worker.py` with what the agent sent; the answer is what the agent's events are
-made from.
+Called by `runtime_worker.py` and `runtime_pod_child.py` with what the agent sent; the answer is
+what the agent's events are made from.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
-from whimbrel.checkpoint import Checkpoint
+from whimbrel.artifacts import Store
+from whimbrel.checkpoint import Checkpoint, never
 from whimbrel.context import Context, entered
 from whimbrel.runtime_failures import describe, unreadable_uris
 from whimbrel.runtime_frames import Message
-from whimbrel.runtime_store import AttemptStore, artifact_of, plain
+from whimbrel.runtime_store import UnreadableInput, artifact_of, plain
 from whimbrel.spec import INLINE_LIMIT, Artifact, Failure, by_content, canonical, sha256
 from whimbrel.task import load_task, run_task
 
 SaveCheckpoint = Callable[[list[str | int], Artifact], None]
 
 
+class TaskStore(Store, Protocol):
+    """What an attempt needs of `AttemptStore` or, in a pod, of `SignedStore`."""
+
+    @property
+    def region(self) -> str: ...
+
+    @property
+    def scratch(self) -> str: ...
+
+    def put_bytes(self, data: bytes, *, name: str, kind: str = "file") -> Artifact: ...
+
+    def put_checkpoint(self, data: bytes) -> Artifact: ...
+
+    def get_bytes(self, artifact: Artifact) -> bytes: ...
+
+
 def run_attempt(
-    frame: Message, store: AttemptStore, save_checkpoint: SaveCheckpoint, *, seat_bundle: str
+    frame: Message,
+    store: TaskStore,
+    save_checkpoint: SaveCheckpoint,
+    *,
+    seat_bundle: str,
+    moving: Callable[[], bool] = never,
 ) -> Message:
+    """`moving` says whether the machine has to be left, see `Context.migration_requested`."""
     _set_environment(frame, store)
     try:
         task = load_task(frame["entry"])
@@ -31,7 +56,7 @@ def run_attempt(
         message = f"{frame['entry']} can't be loaded: {failure.message}"
         return _broke(replace(failure, kind="import", message=message), error)
     try:
-        with entered(_context(frame, store, save_checkpoint)):
+        with entered(_context(frame, store, save_checkpoint, moving)):
             document, artifacts = run_task(task, frame["in"], store)
         return _done(document, artifacts, store)
     except BaseException as error:  # SystemExit and KeyboardInterrupt end a task, not its worker
@@ -44,18 +69,27 @@ class _Checkpoints:
 
     key: list[str | int]
     newest: Artifact | None
-    objects: AttemptStore
+    objects: TaskStore
     saved: SaveCheckpoint
 
     def load(self) -> bytes | None:
-        return None if self.newest is None else self.objects.get_bytes(self.newest)
+        """A checkpoint that can't be had costs the work since, not the run."""
+        if self.newest is None:
+            return None
+        try:
+            return self.objects.get_bytes(self.newest)
+        except UnreadableInput as error:
+            sys.stderr.write(f"whimbrel: no checkpoint, beginning anew: {error}\n")
+            return None
 
     def store(self, data: bytes) -> None:
-        self.newest = self.objects.put_bytes(data, name="checkpoint")
+        self.newest = self.objects.put_checkpoint(data)
         self.saved(self.key, self.newest)
 
 
-def _context(frame: Message, store: AttemptStore, save_checkpoint: SaveCheckpoint) -> Context:
+def _context(
+    frame: Message, store: TaskStore, save_checkpoint: SaveCheckpoint, moving: Callable[[], bool]
+) -> Context:
     key = frame["meta"]["k"]
     execution, node, attempt, epoch = key
     fields = frame["checkpoint"]
@@ -67,7 +101,7 @@ def _context(frame: Message, store: AttemptStore, save_checkpoint: SaveCheckpoin
         epoch=epoch,
         region=store.region,
         working_directory=store.scratch,
-        checkpoint=Checkpoint(_Checkpoints(key, newest, store, save_checkpoint)),
+        checkpoint=Checkpoint(_Checkpoints(key, newest, store, save_checkpoint), moving),
     )
 
 
@@ -82,7 +116,7 @@ def _broke(failure: Failure, error: BaseException) -> Message:
     }
 
 
-def _set_environment(frame: Message, store: AttemptStore) -> None:
+def _set_environment(frame: Message, store: TaskStore) -> None:
     execution, node, attempt, epoch = frame["meta"]["k"]
     os.environ["IDEMPOTENCY_KEY"] = f"{execution}/{node}"
     os.environ["EPOCH"] = str(epoch)
@@ -93,7 +127,7 @@ def _set_environment(frame: Message, store: AttemptStore) -> None:
     os.environ["TRACEPARENT"] = frame["trace"]
 
 
-def _done(document: Message, artifacts: list[Artifact], store: AttemptStore) -> Message:
+def _done(document: Message, artifacts: list[Artifact], store: TaskStore) -> Message:
     text = canonical(document)
     digest = sha256(canonical(by_content(document)))
     offloaded = None
