@@ -16,23 +16,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import ValidationError
-from pydantic_settings import CliApp
+from pydantic_settings import CliApp, SettingsError
 from whimbrel.errors import Refused, WhimbrelError
 from whimbrel.service.http import serve_http
 from whimbrel.service.logs import setup_logging
 from whimbrel.service.process import run_until_stopped
 from whimbrel.service.telemetry import setup_tracing
 
+from data_plane_agent import compute
 from data_plane_agent.engine import Engine
 from data_plane_agent.guard import Guard
 from data_plane_agent.heartbeat import Heartbeat
 from data_plane_agent.outbox import Outbox
-from data_plane_agent.process_settings import ProcessSettings
-from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.questions import Questions
 from data_plane_agent.rpc import Gateway, Pulse
 from data_plane_agent.session import Identity, Session
-from data_plane_agent.settings import Settings
+from data_plane_agent.settings import Settings, problems
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs
 
@@ -50,19 +49,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await gateway.fetch_bundle(digest, archive)
         return archive
 
-    launcher = ProcessLauncher(
-        ProcessSettings(
-            data_dir=folder,
-            store=settings.store,
-            region=settings.region,
-            slots=settings.slots,
-            cpu=settings.cpu,
-            mem_bytes=settings.mem_bytes,
-            idle_seconds=settings.idle_seconds,
-            orphan_seconds=settings.orphan_seconds,
-        ),
-        fetch_bundle=fetch_bundle,
-    )
+    launcher = await compute.connect(settings, fetch_bundle=fetch_bundle)
     tracer = setup_tracing(
         "data_plane_agent", endpoint=settings.otlp_endpoint, region=settings.region
     )
@@ -155,9 +142,11 @@ def main() -> int:
     try:
         settings = CliApp.run(Settings)
     except ValidationError as error:
-        for problem in error.errors():
-            where = ".".join(str(part) for part in problem["loc"]) or "settings"
-            print(f"data_plane_agent: {where}: {problem['msg']}", file=sys.stderr)  # noqa: T201
+        for problem in problems(error):
+            print(f"data_plane_agent: {problem}", file=sys.stderr)  # noqa: T201
+        return 2
+    except SettingsError as error:
+        print(f"data_plane_agent: {error}", file=sys.stderr)  # noqa: T201
         return 2
     setup_logging("data_plane_agent", settings.log_level, settings.log_format)
     try:
