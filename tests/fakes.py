@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from whimbrel.codec import workflow_to_wire
-from whimbrel.errors import Unreachable
+from whimbrel.errors import Unreachable, WhimbrelError
 from whimbrel.spec import Failure, Outputs, Resources, WorkflowSpec, canonical, digest, sha256
 
 from data_plane_agent import codec
@@ -80,6 +80,8 @@ class FakeLedger:
         self.batches: list[tuple[int, int, list[m.Event]]] = []
         self.claims: list[tuple[int, list[m.Wish]]] = []
         self.changed = asyncio.Event()
+        self.poison: Callable[[str, m.Event], bool] = lambda execution, event: False
+        self.tries: dict[str, tuple[m.NodeTries, ...]] = {}
 
     def launch(self, execution: str, spec: WorkflowSpec, *, epoch: int = 1, **inputs: Any) -> None:
         key = digest(spec)
@@ -112,12 +114,16 @@ class FakeLedger:
             row["spec"],
             json.dumps(row["inputs"]),
             outputs=tuple(row["outputs"].values()),
+            tries=self.tries.get(wish.execution, ()),
         )
 
     async def commit(self, events: Sequence[bytes], *, first: int, cluster_epoch: int) -> m.Receipt:
         self._here()
         decoded = [codec.decode(event) for event in events]
         heads = [codec.address(event) for event in events]
+        for event, (execution, _) in zip(decoded, heads, strict=True):
+            if event is not None and self.poison(execution, event):
+                raise WhimbrelError("the ledger can't take it")
         cursor = self.cursors.get(cluster_epoch, 0)
         if first > cursor + 1:
             return m.Receipt(cursor, gap=cursor + 1)
@@ -149,7 +155,7 @@ class FakeLedger:
                     return m.Objection(index, m.Verdict.ALREADY_COMMITTED, epoch)
             case m.Succeeded() if set(row["outputs"]) != set(row["nodes"]):
                 return m.Objection(index, m.Verdict.INCOMPLETE, epoch)
-            case m.Succeeded() | m.Failed() | m.Unreachable():
+            case m.Succeeded() | m.Failed() | m.Released() | m.Unreachable():
                 row["end"] = event
                 row["epoch"] += 1
             case _:
