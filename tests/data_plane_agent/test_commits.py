@@ -30,15 +30,19 @@ class NoPause(Pause):
 @dataclass
 class Ledger:
     """Refuses a batch with an event of a poisonous run in it, unless it is its end. `broken` is
-    what it says to everything, also to nothing at all."""
+    what it says to everything, also to nothing at all; so it is for `outage` calls."""
 
     poison: set[str]
     broken: WhimbrelError | None = None
+    outage: int = 0
     sizes: list[int] = field(default_factory=list)
     kept: list[tuple[str, m.Event]] = field(default_factory=list)
 
     async def commit(self, events: Sequence[bytes], *, first: int, cluster_epoch: int) -> m.Receipt:
         self.sizes.append(len(events))
+        if self.outage > 0:
+            self.outage -= 1
+            raise WhimbrelError("the database is away")
         if self.broken is not None:
             raise self.broken
         said = [(codec.address(data)[0], codec.decode(data)) for data in events]
@@ -122,6 +126,14 @@ async def test_a_ledger_that_takes_nothing_ends_nothing(
         ledger.broken = None
         await all_settled(settled, 2)  # type: ignore[arg-type]
     assert [type(event) for _, event in ledger.kept] == [m.AttemptRuns] * 2
+
+
+@pytest.mark.parametrize("outage", range(1, 4 * REFUSALS))
+async def test_an_outage_ends_nothing_whenever_it_ends(tmp_path: Path, outage: int) -> None:
+    ledger = Ledger(set(), outage=outage)
+    async with committing(tmp_path, ledger, entry("p/d/1")) as settled:
+        await all_settled(settled, 1)  # type: ignore[arg-type]
+    assert [type(event) for _, event in ledger.kept] == [m.AttemptRuns]
 
 
 async def test_batches_grow_again(tmp_path: Path) -> None:
