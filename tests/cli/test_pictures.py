@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from rich.console import Console
 from whimbrel.cli import trace
-from whimbrel.cli.follow import Story
+from whimbrel.cli.follow import Story, picture
 from whimbrel.client_views import ExecutionView, NodeView, SpanView, TimelineView, rfc3339
-from whimbrel.spec import Phase
+from whimbrel.spec import Failure, Owner, Phase
 
 NODE = NodeView("train", "m.train", "RUNNING", 1, 1, "us-east", "", "", 1, 0, None, "")
 VIEW = ExecutionView(
@@ -40,6 +40,21 @@ def test_a_story_tells_every_change_once() -> None:
     lines = console.file.getvalue().splitlines()
     assert [line.split("  ", 1)[1].split()[0] for line in lines] == ["placed", "RUNNING", "RUNNING"]
     assert "recomputed: lost" in lines[2]
+
+
+def test_a_picture_says_where_a_node_runs_and_why_not_elsewhere() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    lost = Failure(Owner.SYSTEM, "node_lost", "n1 is gone", "train")
+    node = replace(NODE, host="n2", avoided=("n1",), error=lost, attempt=2, system_failures=1)
+    console.print(picture(replace(VIEW, nodes=(node,))))
+    assert isinstance(console.file, io.StringIO)
+    line = next(one for one in console.file.getvalue().splitlines() if one.startswith("train"))
+    assert line.split()[:5] == ["train", "RUNNING", "us-east", "n2", "2"]
+    assert "system: n1 is gone; not on n1: the platform broke a try there" in line
+    shown = node.as_json()
+    assert (shown["host"], shown["avoided"]) == ("n2", ["n1"])
+    assert (shown["user_failures"], shown["system_failures"]) == (0, 1)
+    assert NODE.as_json()["host"] is None
 
 
 def test_spans_hang_below_their_parents_in_order_of_time() -> None:
