@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.kubernetes import network, parts, store
+from tests.e2e.kubernetes import disks, network, parts, store
 from tests.e2e.kubernetes.build import build, binaries
 from tests.e2e.kubernetes.faults import Faults, PartName
 from tests.e2e.kubernetes.image import TAG, images
@@ -65,10 +65,11 @@ class Cluster(Faults):
         self.down()
         built = build(self.say)
         made = images(binaries=built, say=self.say)
+        disk = disks.prototype((made.pause, made.base), say=self.say)
         self._take_index()
-        (self.folder / "image").write_text(made.task)
+        (self.folder / "image").write_text(made.name)
         with ThreadPoolExecutor(nodes) as pool:
-            prepared = [pool.submit(self._node(n + 1).prepare, made) for n in range(nodes)]
+            prepared = [pool.submit(self._node(n + 1).prepare, made, disk) for n in range(nodes)]
             self._start_control_plane(built)
             store.start(self.control, self.folder, binaries=built)
             for future in prepared:
@@ -81,7 +82,8 @@ class Cluster(Faults):
     def add_node(self) -> str:
         """One more, Ready; answers its name."""
         node = self._node(len(self.nodes) + 1)
-        node.prepare(images(binaries=binaries(), say=self.say))
+        made = images(binaries=binaries(), say=self.say)
+        node.prepare(made, disks.prototype((made.pause, made.base), say=self.say))
         node.join(self.kubeconfig)
         self.await_ready(node.name)
         return node.name
@@ -100,7 +102,8 @@ class Cluster(Faults):
 
     def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 120) -> str:
         """What it prints; RuntimeError with its complaint when it fails."""
-        command = (str(binaries() / "kubectl"), "--kubeconfig", str(self.kubeconfig), *arguments)
+        own = (f"--kubeconfig={self.kubeconfig}", f"--cache-dir={self.folder}/kubectl")
+        command = (str(binaries() / "kubectl"), *own, *arguments)
         return run(*command, stdin=stdin, timeout=timeout)
 
     def store(self) -> Store:

@@ -6,6 +6,7 @@ layer holds the interpreter and the libraries, a second, small one the SDK as it
 
 import compileall
 import hashlib
+import json
 import os
 import platform
 import re
@@ -23,6 +24,7 @@ from tests.e2e.kubernetes.layers import Layer, pack, write
 from tests.e2e.kubernetes.state import CACHE, Say, locked
 
 TAG = "localhost/whimbrel-task:1"
+BASE = "localhost/whimbrel-base:1"
 PAUSE = "localhost/whimbrel-pause:1"
 EXTRA = ("numpy", "scikit-learn", "matplotlib")
 """What examples/digits.py imports, besides the SDK's own requirements."""
@@ -35,17 +37,26 @@ SITE = f"{LIBRARY}/site-packages"
 LEFT_OUT = {"__pycache__", "test", "tests", "idlelib", "ensurepip", "tkinter", "turtledemo",
             "lib2to3", "site-packages"}  # fmt: skip
 NO_USE = {".pyc", ".pyi", ".a", ".h", ".pxd", ".pyx"}
-KEPT_LAYERS, KEPT_ARCHIVES = 6, 2
+KEPT = 2
+CONFIG = {
+    "User": "1000:1000",
+    "Entrypoint": [f"/usr/local/bin/{PYTHON}"],
+    "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LD_LIBRARY_PATH=/usr/local/lib",
+            "PYTHONUNBUFFERED=1", "HOME=/tmp"],
+}  # fmt: skip
 FORM = 1
 """To be raised when a change of this file must make cached layers anew."""
 
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """Archives to import, and the task image by its digest (`localhost/whimbrel-task@sha256:`)."""
+    """Archives to import. That of the task image lacks the layer that `base` brings. `name` is the
+    task image by its digest (`localhost/whimbrel-task@sha256:`)."""
 
-    archives: tuple[Path, ...]
-    task: str
+    pause: Path
+    base: Path
+    task: Path
+    name: str
 
 
 def images(*, binaries: Path, say: Say) -> Images:
@@ -53,24 +64,23 @@ def images(*, binaries: Path, say: Say) -> Images:
     cache = CACHE / "images"
     cache.mkdir(parents=True, exist_ok=True)
     with locked("images", folder=CACHE, waiting=say):
-        base, sdk = _base(cache, say=say), _sdk(cache)
-        task = cache / f"task-{_key(base.name, sdk.name)}.tar"
-        if not task.exists():
-            config = {
-                "User": "1000:1000",
-                "Entrypoint": [f"/usr/local/bin/{PYTHON}"],
-                "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", "LD_LIBRARY_PATH=/usr/local/lib",
-                        "PYTHONUNBUFFERED=1", "HOME=/tmp"],
-            }  # fmt: skip
-            digest = write(task, TAG, (Layer.of(base), Layer.of(sdk)), config)
-            task.with_suffix(".digest").write_text(digest)
-        _keep(task, kept=KEPT_ARCHIVES)
+        bottom, sdk = _base(cache, say=say), _sdk(cache)
         pause = cache / f"pause-{binaries.name}.tar"
         if not pause.exists():
             layer = pack(pause.with_suffix(".layer"), {"pause": binaries / "pause"})
             write(pause, PAUSE, (layer,), {"User": "65535:65535", "Entrypoint": ["/pause"]})
-        digest = task.with_suffix(".digest").read_text()
-    return Images((pause, task), f"{TAG.rpartition(':')[0]}@{digest}")
+        base = cache / f"python-{_key(bottom.name)}.tar"
+        if not base.exists():
+            layer = Layer.of(bottom)
+            write(base, BASE, (layer,), {})
+            base.with_suffix(".layer").write_text(json.dumps([layer.digest, layer.size]))
+        digest, size = json.loads(base.with_suffix(".layer").read_text())
+        task = cache / f"task-{_key(bottom.name, sdk.name)}.tar"
+        layers = (Layer(bottom, digest, size), Layer.of(sdk))
+        name = write(task, TAG, layers, CONFIG, without=layers[:1])
+        for archive in (base, task):
+            _keep(archive, kept=KEPT)
+    return Images(pause, base, task, f"{TAG.rpartition(':')[0]}@{name}")
 
 
 def _base(cache: Path, *, say: Say) -> Path:
@@ -78,7 +88,7 @@ def _base(cache: Path, *, say: Say) -> Path:
     listed = "\n".join(f"{name}=={found.version}" for name, found in sorted(wanted.items()))
     target = cache / f"base-{_key(sys.version, platform.platform(), str(INTERPRETER), listed)}.tar"
     if target.exists():
-        return _keep(target, kept=2)
+        return _keep(target, kept=KEPT)
     files: dict[str, Path] = dict(_tree(INTERPRETER / "lib" / PYTHON, LIBRARY))
     for found in wanted.values():
         files.update(_installed(found))
@@ -101,7 +111,7 @@ def _base(cache: Path, *, say: Say) -> Path:
         },
     )  # fmt: skip
     say(f"image: {len(wanted)} distributions, {layer.size >> 20} MiB")
-    return _keep(target, kept=2)
+    return _keep(target, kept=KEPT)
 
 
 def _sdk(cache: Path) -> Path:
@@ -113,7 +123,7 @@ def _sdk(cache: Path) -> Path:
     target = cache / f"sdk-{_key(*texts, *content)}.tar"
     if not target.exists():
         _pack(target, files, texts=texts)
-    return _keep(target, kept=KEPT_LAYERS)
+    return _keep(target, kept=KEPT)
 
 
 def _pack(target: Path, files: dict[str, Path], **more: dict[str, str] | dict[str, int]) -> Layer:
@@ -193,5 +203,5 @@ def _keep(target: Path, *, kept: int) -> Path:
     used = sorted(target.parent.glob(kind), key=lambda path: path.stat().st_mtime, reverse=True)
     for old in used[kept:]:
         old.unlink(missing_ok=True)
-        old.with_suffix(".digest").unlink(missing_ok=True)
+        old.with_suffix(".layer").unlink(missing_ok=True)
     return target

@@ -52,8 +52,10 @@ def pack(target: Path, files: Mapping[str, Path], *, links: Mapping[str, str] = 
     return Layer.of(target)
 
 
-def write(target: Path, tag: str, layers: Sequence[Layer], config: Mapping[str, Any]) -> str:
-    """An archive that `ctr images import` takes; answers the digest of its manifest."""
+def write(target: Path, tag: str, layers: Sequence[Layer], config: Mapping[str, Any], *,
+          without: Sequence[Layer] = ()) -> str:  # fmt: skip
+    """An archive that `ctr images import` takes; answers the digest of its manifest. Layers that
+    who imports it has already may be left out."""
     blobs: dict[str, bytes] = {}
 
     def blob(content: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -88,6 +90,8 @@ def write(target: Path, tag: str, layers: Sequence[Layer], config: Mapping[str, 
         for digest, data in blobs.items():
             _add(archive, f"blobs/sha256/{digest[7:]}", data)
         for layer in layers:
+            if layer in without:
+                continue
             entry = tarfile.TarInfo(f"blobs/sha256/{layer.digest[7:]}")
             entry.size = layer.size
             with layer.path.open("rb") as file:

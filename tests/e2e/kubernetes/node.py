@@ -5,10 +5,11 @@ and reach everything on the bridge through the node's address.
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.kubernetes import cgroups, network, parts
+from tests.e2e.kubernetes import cgroups, disks, network, parts
 from tests.e2e.kubernetes.image import PAUSE, TAG, Images
 from tests.e2e.kubernetes.network import Host, run
 from tests.e2e.kubernetes.state import CNI_PLUGINS, until
@@ -30,20 +31,24 @@ class Node:
     def socket(self) -> Path:
         return self.folder / "containerd.sock"
 
-    def prepare(self, images: Images) -> None:
+    @property
+    def disk(self) -> Path:
+        return disks.FOLDER / "nodes" / self.host.namespace
+
+    def prepare(self, images: Images, prototype: Path) -> None:
         """All that needs no API server: the host, containerd and the images."""
         self.folder.mkdir(parents=True)
         network.create(self.host)
         cgroups.create(self.host.namespace)
         (self.folder / "cni").mkdir()
         (self.folder / "cni" / "10-bridge.conflist").write_text(json.dumps(self._pod_network()))
+        disks.copy(prototype, self.disk)
         (self.folder / "containerd.toml").write_text(self._containerd())
         config = ("containerd", "--config", str(self.folder / "containerd.toml"))
         parts.start("containerd", self.host, self.folder, *config)
         self.await_containerd()
-        for archive in images.archives:
-            self.ctr("images", "import", str(archive))
-        self.ctr("images", "tag", TAG, images.task)
+        self.ctr("images", "import", str(images.task))
+        self.ctr("images", "tag", TAG, images.name)
 
     def join(self, kubeconfig: Path) -> None:
         config = self.folder / "kubelet.yaml"
@@ -90,6 +95,7 @@ class Node:
         for address in self.folder.glob("containerd-state/**/address"):  # of a shim's socket
             Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
         parts.unmount(self.folder)
+        shutil.rmtree(self.disk, ignore_errors=True)
         network.remove(self.host)
         cgroups.remove(self.host.namespace)
         for left in Path("/var/lib/cni/results").glob(f"{self.host.namespace}-*"):
@@ -104,7 +110,7 @@ class Node:
         folder = self.folder
         return f"""
 version = 2
-root = "{folder}/containerd"
+root = "{self.disk}"
 state = "{folder}/containerd-state"
 [grpc]
   address = "{self.socket}"
@@ -159,5 +165,6 @@ state = "{folder}/containerd-state"
             "kubeAPIBurst": 400,
             "nodeStatusUpdateFrequency": "2s",
             "syncFrequency": "2s",
+            "volumePluginDir": str(self.folder / "volume-plugins"),
             "podLogsDir": str(self.folder / "pod-logs"),
         }
