@@ -181,8 +181,19 @@ def failure_as_json(failure: Failure | None) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
+class OfferView:
+    """What a cluster can run at all. `images` are globs, empty = any; `refused_images` were lately
+    found not to be had there."""
+
+    images: tuple[str, ...] = ()
+    refused_images: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterView:
-    """`alive` is None when the router can't be asked."""
+    """`alive` is None when the router can't be asked. `ill` is why its compute does not answer its
+    agent, "" = it does. `offer` None: it runs whatever it is given."""
 
     name: str
     region: str
@@ -197,6 +208,8 @@ class ClusterView:
     queued_tasks: int
     free: Resources
     allocatable: Resources
+    ill: str = ""
+    offer: OfferView | None = None
 
     @property
     def state(self) -> str:
@@ -227,6 +240,14 @@ class ClusterView:
                 "gpu": self.allocatable.gpu,
             },
             "labels": dict(self.labels),
+            "ill": self.ill or None,
+            "offer": None
+            if self.offer is None
+            else {
+                "images": list(self.offer.images),
+                "refused_images": list(self.offer.refused_images),
+                "secrets": list(self.offer.secrets),
+            },
         }
 
 

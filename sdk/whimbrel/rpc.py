@@ -17,6 +17,7 @@ from whimbrel.client_views import (
     ExecutionView,
     LogView,
     NodeView,
+    OfferView,
     PlacementView,
     RegisteredView,
     SpanView,
@@ -121,6 +122,7 @@ def execution_view(message: execution_pb2.Execution) -> ExecutionView:
 
 def cluster_view(message: cluster_pb2.Cluster) -> ClusterView:
     said, live = message.registration, message.live
+    capacity, offer = live.capacity, live.capacity.offer
     return ClusterView(
         name=said.name,
         region=said.region,
@@ -131,10 +133,14 @@ def cluster_view(message: cluster_pb2.Cluster) -> ClusterView:
         cluster_epoch=message.cluster_epoch,
         lost_since_ns=live.lost_since_ns,
         owned_executions=message.owned_executions,
-        running_tasks=live.capacity.running_tasks,
-        queued_tasks=live.capacity.queued_tasks,
-        free=codec.resources_from_wire(live.capacity.free),
-        allocatable=codec.resources_from_wire(live.capacity.allocatable),
+        running_tasks=capacity.running_tasks,
+        queued_tasks=capacity.queued_tasks,
+        free=codec.resources_from_wire(capacity.free),
+        allocatable=codec.resources_from_wire(capacity.allocatable),
+        ill=(capacity.compute_why or "no reason given") if capacity.compute_ill else "",
+        offer=OfferView(tuple(offer.images), tuple(offer.refused_images), tuple(offer.secrets))
+        if capacity.HasField("offer")
+        else None,
     )
 
 

@@ -1,9 +1,10 @@
-"""`whimbrel cluster`: which clusters there are, whether they live, and whether new runs may go
-there."""
+"""`whimbrel cluster`: which clusters there are, whether they live and their compute answers, what
+they can run at all, and whether new runs may go there."""
 
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from whimbrel.cli import connect, show
 from whimbrel.cli.connect import Domain, Endpoint, Output, Project
@@ -16,12 +17,16 @@ Cluster = Annotated[str, typer.Argument(help="Name of the cluster.", metavar="NA
 
 def _table(clusters: tuple[ClusterView, ...]) -> None:
     show.table(
-        ("name", "region", "state", "scheduling", "executions", "running", "queued", "free cpu"),
+        (
+            "name", "region", "state", "compute", "scheduling", "executions", "running", "queued",
+            "free cpu",
+        ),
         [
             (
                 item.name,
                 item.region,
                 show.phase(item.state),
+                _compute(item),
                 item.scheduling,
                 str(item.owned_executions),
                 str(item.running_tasks),
@@ -30,7 +35,32 @@ def _table(clusters: tuple[ClusterView, ...]) -> None:
             )
             for item in clusters
         ],
-    )
+    )  # fmt: skip
+    for item in clusters:
+        if item.ill:
+            show.say(f"{item.name}: its compute is ill, no new runs go there: {item.ill}")
+
+
+def _compute(cluster: ClusterView) -> Text:
+    """Of the newest capacity the agent told; a lost agent tells nothing."""
+    return show.phase("ILL" if cluster.ill else "OK" if cluster.alive else "")
+
+
+def _details(cluster: ClusterView) -> None:
+    free, whole = cluster.free, cluster.allocatable
+    lines = [
+        ("free memory", f"{free.mem_bytes / 2**30:.1f} of {whole.mem_bytes / 2**30:.1f} GiB"),
+        ("free gpu", f"{free.gpu} of {whole.gpu}"),
+    ]
+    if cluster.offer is not None:
+        offer = cluster.offer
+        lines += [
+            ("images", ", ".join(offer.images) or "any"),
+            ("refused images", ", ".join(offer.refused_images) or "none"),
+            ("secrets", ", ".join(offer.secrets) or "none"),
+        ]
+    lines += [(f"label {name}", value) for name, value in sorted(cluster.labels.items())]
+    show.table(("of " + cluster.name, ""), lines)
 
 
 @app.command("list")
@@ -68,6 +98,7 @@ def get(
         cluster = client.cluster(name)
     if output is Form.TABLE:
         _table((cluster,))
+        _details(cluster)
     else:
         show.document(cluster.as_json(), output)
 

@@ -43,6 +43,10 @@ def doctor(
             checks.append(
                 (f"cluster {cluster.name}", state, f"{cluster.state} in {cluster.region}")
             )
+            if cluster.ill:
+                checks.append((f"compute {cluster.name}", "fails", cluster.ill))
+            elif cluster.alive and cluster.offer is not None:
+                checks.append((f"compute {cluster.name}", "ok", "its Kubernetes answers the agent"))
         if not clusters:
             checks.append(("clusters", "fails", "none is registered"))
     if output is Form.TABLE:

@@ -3,7 +3,8 @@
 Asks the supervisor, which owns the processes and the links.
 """
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -18,20 +19,27 @@ Region = Annotated[str, typer.Argument(help="A region of this federation.", meta
 
 
 def _ask(verb: str, data_dir: DataDir, region: str = "") -> dict[str, str]:
-    answer = control.call(Folder(data_dir.resolve()), {"do": verb, "region": region})
-    return answer["regions"]
+    return _answer(verb, data_dir, region)["regions"]
+
+
+def _answer(verb: str, data_dir: Path, region: str) -> dict[str, Any]:
+    return control.call(Folder(data_dir.resolve()), {"do": verb, "region": region})
 
 
 @app.command()
 def kill(region: Region, data_dir: DataDir = DEFAULT_FOLDER) -> None:
-    """SIGKILL the agent and its tasks; its store can't be read any more.
+    """SIGKILL the agent and its tasks; its store can't be read any more. Of a Kubernetes region the
+    agent alone: the cluster is yours.
 
     Example: whimbrel sandbox kill us-east
     """
-    _ask("kill", data_dir, region)
-    show.say(
-        f"{region}: agent and tasks killed, store gone; whimbrel sandbox heal {region} undoes it"
-    )
+    answer = _answer("kill", data_dir, region)
+    what = "agent and tasks killed"
+    if answer["compute"][region] == "kubernetes":
+        what = "agent killed; the cluster, its pods and its store are yours and left alone"
+    elif answer["own_store"][region]:
+        what += ", store gone"
+    show.say(f"{region}: {what}; whimbrel sandbox heal {region} undoes it")
 
 
 @app.command()

@@ -48,17 +48,34 @@ def up(
         str, typer.Option(help="`fixed` (8470, 8471) or `auto`: any that are free.")
     ] = "fixed",
     routers: Annotated[int, typer.Option(help="Router replicas.", min=1, max=5)] = 1,
+    kubeconfig: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kubeconfig",
+            help="This region's tasks run as pods of the cluster that FILE names.",
+            metavar="REGION=FILE",
+        ),
+    ] = None,
+    agent_settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--agent-settings",
+            help="Further settings of this region's agent, as TOML: image, store, slots, ...",
+            metavar="REGION=FILE",
+        ),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once it is ready, and go on in the background.")
     ] = False,
 ) -> None:
     """Start etcd, Temporal, control plane, router and one agent a region on this machine.
 
-    Stopped and started again in the same folder it goes on where it was.
+    Stopped and started again in the same folder it goes on where it was; options are given again.
+    A region named by --kubeconfig or --agent-settings needs no --region.
 
     Example: whimbrel up --region us-east --region eu-west --ports auto --detach
     """
-    from whimbrel.cli.federation import parts
+    from whimbrel.cli.federation import agents, parts
 
     if preset not in parts.PRESETS:
         raise InvalidInput(
@@ -67,16 +84,24 @@ def up(
     if ports not in ("fixed", "auto"):
         raise InvalidInput(f"--ports {ports!r} is neither fixed nor auto")
     parts.require_extra()
-    regions = parts.check_regions(region or DEFAULT_REGIONS)
+    given = agents.from_options(kubeconfig or (), agent_settings or ())
+    regions = parts.check_regions((*(region or ()), *given) or DEFAULT_REGIONS)
     folder = Folder(data_dir.resolve())
-    plan = parts.Plan(folder, regions, preset, routers, ports == "auto")
+    plan = parts.Plan(folder, regions, preset, routers, ports == "auto", given)
+    if given:
+        settings = {name: parts.agent_settings(plan, name) for name in given}
+        agents.check(settings, servers=parts.servers_path())
+    left_out = agents.left_out(folder.agents_file, regions, given)
     if detach:
         _detached(plan)
-    else:
-        _here(plan)
+        return
+    for line in left_out:
+        show.say(line)
+    _here(plan)
 
 
 def _here(plan: "Plan") -> None:
+    from whimbrel.cli.federation.agents import remember
     from whimbrel.cli.federation.supervisor import Supervisor, supervise
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -84,10 +109,13 @@ def _here(plan: "Plan") -> None:
     def ready(supervisor: Supervisor, took: float) -> None:
         endpoint = supervisor.folder.sandbox()["endpoint"]
         show.say(f"ready in {took:.1f} s at {endpoint}: regions {', '.join(plan.regions)}")
+        for region, why in supervisor.ill.items():
+            show.say(f"warning: {region} gets no runs yet: {why}")
         show.say(f"logs: {plan.folder.logs}   stop: Ctrl-C, or whimbrel down")
 
     with plan.folder.locked():
         plan.folder.prepare()
+        remember(plan.folder.agents_file, plan.agents)
         asyncio.run(supervise(plan, ready=ready))
     show.say("stopped; the data stays in " + str(plan.folder.root))
 
@@ -101,6 +129,8 @@ def _detached(plan: "Plan") -> None:
     command += ["--ports", "auto" if plan.automatic_ports else "fixed"]
     for name in plan.regions:
         command += ["--region", name]
+    for agent in plan.agents.values():
+        command += agent.options
     path = folder.log("supervisor")
     with path.open("wb") as log:
         child = subprocess.Popen(

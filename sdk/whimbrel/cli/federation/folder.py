@@ -34,6 +34,10 @@ class Folder:
         return self.root / "sandbox.json"
 
     @property
+    def agents_file(self) -> Path:
+        return self.root / "agents.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

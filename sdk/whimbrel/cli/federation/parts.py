@@ -11,10 +11,11 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import whimbrel
+from whimbrel.cli.federation.agents import PROCESSES, Agent
 from whimbrel.cli.federation.folder import Folder
 from whimbrel.errors import InvalidInput, Refused
 
@@ -27,11 +28,25 @@ CONTROL_PLANE_PORT, ROUTER_PORT = 8470, 8471
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """`agents` are the regions that were given settings of their own."""
+
     folder: Folder
     regions: tuple[str, ...]
     preset: str
     routers: int
     automatic_ports: bool
+    agents: Mapping[str, Agent] = field(default_factory=dict[str, Agent])
+
+    def agent(self, region: str) -> Agent:
+        return self.agents.get(region, PROCESSES)
+
+    def own_store(self, region: str) -> Path | None:
+        """The region's folder of objects; None when its store is somewhere else."""
+        return None if "store" in self.agent(region).settings else self.folder.store(region)
+
+    def store_url(self, region: str) -> str:
+        own = self.own_store(region)
+        return self.agent(region).settings["store"] if own is None else own.as_uri()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,15 +229,23 @@ def centre(plan: Plan, ports: Ports) -> list[Part]:
     return parts
 
 
+def agent_settings(plan: Plan, region: str) -> dict[str, str]:
+    """All of one agent's that is known before there are ports."""
+    return {
+        "http": "", "log_format": "json", "cluster": region, "region": region,
+        "data_dir": str(plan.folder.agent(region)),
+        **plan.agent(region).settings, "store": plan.store_url(region),
+    }  # fmt: skip
+
+
 def agent(plan: Plan, ports: Ports, region: str, routers: Iterable[str]) -> Part:
     """`routers` are the addresses of its links, not the routers' own."""
-    folder = plan.folder
-    folder.store(region).mkdir(parents=True, exist_ok=True)
-    folder.agent(region).mkdir(parents=True, exist_ok=True)
+    if (store := plan.own_store(region)) is not None:
+        store.mkdir(parents=True, exist_ok=True)
+    plan.folder.agent(region).mkdir(parents=True, exist_ok=True)
     settings = {
-        "http": "", "otlp_endpoint": f"{HOST}:{ports.control_plane}", "log_format": "json",
-        "cluster": region, "region": region, "router": ",".join(routers),
-        "store": folder.store(region).as_uri(), "data_dir": str(folder.agent(region)),
+        **agent_settings(plan, region),
+        "router": ",".join(routers), "otlp_endpoint": f"{HOST}:{ports.control_plane}",
     }  # fmt: skip
     return Part(
         f"agent/{region}",

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 60.0
 """For everything to be ready. Too short fails on a slow machine, too long hides a part that
 hangs."""
+COMPUTE_SECONDS = 10.0
+"""For agents to say how their clusters are. Shorter warns of one that is only slow, longer delays
+the start when one does not answer."""
 HEARD_SECONDS = 45.0
 """For a healed agent to be heard again: its own reconnect pause plus a TTL, with a wide margin."""
 
@@ -48,6 +51,8 @@ class Supervisor:
         self.processes: dict[str, Process] = {}
         self.relays: dict[str, list[Relay]] = {}
         self.states: dict[str, str] = dict.fromkeys(plan.regions, "up")
+        self.ill: dict[str, str] = {}
+        """Clusters that could not be asked for anything when the federation became ready."""
         self.stop_requested = asyncio.Event()
         self._ports: Ports | None = None
         self._ready = False
@@ -70,7 +75,7 @@ class Supervisor:
             for relay in self.relays[region]:
                 relay.cut()  # agents wait at the door until their regions are registered
                 await relay.start(HOST)
-            faults.find_again(self.folder.store(region))
+            self._find_store_again(region)
         for part in foundation(self.plan, self.ports):
             await self._start(part)
         await self._await(self._healthy())
@@ -136,8 +141,24 @@ class Supervisor:
                 for relay in relays:
                     relay.open()
             await self._heard(wire, epochs)
+            self.ill = await self._ill_compute(wire)
         finally:
             await wire.close()
+
+    async def _ill_compute(self, wire: Wire) -> dict[str, str]:
+        """Why clusters do not answer their agents, once each agent has said how its cluster is."""
+        waiting = {name for name in self.plan.regions if self.plan.agent(name).in_kubernetes}
+        ill: dict[str, str] = {}
+        deadline = time.monotonic() + COMPUTE_SECONDS
+        while waiting and time.monotonic() < deadline:
+            for cluster in await until(wire.clusters):
+                if cluster.name in waiting and (cluster.ill or cluster.allocatable.cpu):
+                    waiting.discard(cluster.name)
+                    if cluster.ill:
+                        ill[cluster.name] = cluster.ill
+            if waiting:
+                await asyncio.sleep(0.05)
+        return ill | dict.fromkeys(sorted(waiting), "no node is known to be ready there yet")
 
     async def _heard(self, wire: Wire, epochs: Mapping[str, int]) -> None:
         """Until each cluster lives with a session at least that new: a lease outlives its agent."""
@@ -190,13 +211,18 @@ class Supervisor:
                 "regions": {
                     region: {
                         "cluster": region,
-                        "store": self.folder.store(region).as_uri(),
+                        "store": self.plan.store_url(region),
                         "state": self.state(region),
+                        "compute": self.compute(region),
+                        "kubeconfig": self.plan.agent(region).kubeconfig,
                     }
                     for region in self.plan.regions
                 },
             }
         )
+
+    def compute(self, region: str) -> str:
+        return "kubernetes" if self.plan.agent(region).in_kubernetes else "processes"
 
     def state(self, region: str) -> str:
         if self.states[region] == "up" and not self.processes[f"agent/{region}"].pid:
@@ -224,7 +250,11 @@ class Supervisor:
             self.write()
         elif verb != "status":
             raise InvalidInput(f"unknown request {verb!r}")
-        return {"regions": {name: self.state(name) for name in self.states}}
+        return {
+            "regions": {name: self.state(name) for name in self.states},
+            "compute": {name: self.compute(name) for name in self.states},
+            "own_store": {name: self.plan.own_store(name) is not None for name in self.states},
+        }
 
     def _pids(self, region: str) -> list[int]:
         process = self.processes.get(f"agent/{region}")
@@ -235,7 +265,8 @@ class Supervisor:
         faults.send(self._pids(region), signal.SIGKILL)
         await self.processes[f"agent/{region}"].kill()
         faults.send(self._pids(region), signal.SIGKILL)  # what was forked meanwhile
-        faults.lose(self.folder.store(region))
+        if (store := self.plan.own_store(region)) is not None:
+            faults.lose(store)
         self.states[region] = "killed"
 
     async def _pause(self, region: str) -> None:
@@ -251,8 +282,12 @@ class Supervisor:
             relay.cut()
         self.states[region] = "cut"
 
+    def _find_store_again(self, region: str) -> None:
+        if (store := self.plan.own_store(region)) is not None:
+            faults.find_again(store)
+
     async def _heal(self, region: str) -> None:
-        faults.find_again(self.folder.store(region))
+        self._find_store_again(region)
         faults.send(self._pids(region), signal.SIGCONT)
         for relay in self.relays[region]:
             relay.heal()
