@@ -1,6 +1,7 @@
 """`python -m bench`: our numbers beside the peers', taken in the same run, in one table.
 
-Called by `make bench`. `python -m bench profile` says where our processes spend their CPU.
+Called by `make bench`. `python -m bench profile` says where our processes spend their CPU, `python -m bench pods` measures
+runs in real clusters (as root).
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from whimbrel import Client
 
-from bench import loss, profile, work
+from bench import loss, pods, profile, work
 from bench.federation import Federation, federation, load_program
 from bench.figures import Report, Row, percentile
 from bench.peers import restate, temporal
@@ -175,7 +176,8 @@ def measure(report: Report, wanted: set[str], load: Load, folder: Path, *, count
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["profile"], help="where the CPU goes instead")
+    parser.add_argument("what", nargs="?", choices=["profile", "pods"],
+                        help="where the CPU goes, or runs in real clusters, instead")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, 3 losses")
     parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME",
                         help=f"may be repeated; of {', '.join(MEASURES)}")  # fmt: skip
@@ -200,12 +202,15 @@ def main() -> None:
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }  # fmt: skip
         try:
-            measure(
-                report, set(given.only or MEASURES), load, folder,
-                count=given.losses or (3 if given.quick else 30),
-                runs=given.runs or (20 if given.quick else 100),
-                with_peers=not given.no_peers,
-            )  # fmt: skip
+            if given.what == "pods":
+                pods.measure(report, quick=given.quick)
+            else:
+                measure(
+                    report, set(given.only or MEASURES), load, folder,
+                    count=given.losses or (3 if given.quick else 30),
+                    runs=given.runs or (20 if given.quick else 100),
+                    with_peers=not given.no_peers,
+                )  # fmt: skip
         finally:
             # A run that breaks off still shows what it has.
             report.about["calibration_ms"].append(calibration_ms())
