@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
-.PHONY: setup demo test check bench proto format
+.PHONY: setup demo test check bench proto format clusters clusters-down
 
 setup: .venv/.installed
 
@@ -27,6 +27,13 @@ check: setup
 format: setup
 	$(BIN)/ruff check --fix $(wildcard $(CODE))
 	$(BIN)/ruff format $(wildcard $(CODE))
+
+# Three real Kubernetes clusters on this machine, as root, for `whimbrel up --kubeconfig`.
+clusters: setup
+	@$(BIN)/python -m tests.e2e.kubernetes up
+
+clusters-down: setup
+	@$(BIN)/python -m tests.e2e.kubernetes down
 
 bench: setup
 	$(BIN)/python -m bench

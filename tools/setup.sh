@@ -13,6 +13,12 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   packages=()
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
   "$python" -c "import ensurepip" 2>/dev/null || packages+=(python3-venv)
+  if command -v go >/dev/null; then # the test clusters' servers are built from Go modules
+    for need in containerd:containerd runc:runc ip:iproute2 iptables:iptables openssl:openssl busybox:busybox-static; do
+      command -v "${need%%:*}" >/dev/null || packages+=("${need##*:}")
+    done
+    [ -e /usr/lib/cni/bridge ] || [ -e /opt/cni/bin/bridge ] || packages+=(containernetworking-plugins)
+  fi
   if [ ${#packages[@]} -gt 0 ]; then
     echo "installing Debian packages: ${packages[*]}"
     apt-get update -qq || true

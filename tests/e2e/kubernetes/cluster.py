@@ -260,7 +260,9 @@ class Cluster(Faults):
             self.kubectl("apply", "-k", str(AGENT_MANIFESTS))
         else:
             self.kubectl("create", "namespace", NAMESPACE)
-            self.kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+            self.kubectl(
+                "label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"
+            )
             self.kubectl("-n", NAMESPACE, "create", "serviceaccount", ACCOUNT)
 
         def accounts() -> bool:

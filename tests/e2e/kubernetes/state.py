@@ -26,6 +26,8 @@ CNI_PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 TOOLS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "openssl", "ldd")
 PATIENCE = 60.0
 """Seconds a part may take to come up. Too short fails on a busy machine, too long delays a failure."""
+WORTH_TELLING = 5.0
+"""Seconds of waiting for a lock that nobody needs to be told of."""
 
 
 def why_not() -> str:
@@ -60,12 +62,17 @@ def locked(
     """One process of this machine at a time; the lock falls with its process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting:
-                waiting(f"waiting for another process that holds {file.name}")
-            until(f"lock {file.name}", lambda: _try_lock(file.fileno()), patience=patience)
+        began, told = time.monotonic(), waiting is None
+
+        def taken() -> bool:
+            nonlocal told
+            done = _try_lock(file.fileno())
+            if not done and not told and time.monotonic() > began + WORTH_TELLING:
+                told = True
+                waiting(f"waiting for another process that holds {file.name}")  # type: ignore[misc]
+            return done
+
+        until(f"lock {file.name}", taken, patience=patience)
         yield
 
 

@@ -1,0 +1,42 @@
+"""Real clusters for the tests, started once a session: `alpha` with two nodes, `beta` with one.
+
+Without Linux, root, Go and containerd these tests are skipped in one line; where WHIMBREL_REQUIRE
+names "kubernetes" they fail instead.
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.e2e.kubernetes.cluster import Cluster
+from tests.e2e.kubernetes.state import locked, why_not
+
+NODES = {"alpha": 2, "beta": 1}
+
+
+@pytest.fixture(scope="session")
+def clusters(pytestconfig: pytest.Config) -> Iterator[dict[str, Cluster]]:
+    if missing := why_not():
+        if "kubernetes" in os.environ.get("WHIMBREL_REQUIRE", ""):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+
+    def say(line: str) -> None:
+        """Past pytest's capture: the first build takes minutes, and nobody should wonder."""
+        with capture.global_and_fixture_disabled():
+            os.write(2, f"\n{line}".encode())
+
+    started = {name: Cluster(name, say=say) for name in NODES}
+    with locked("tests", waiting=say):
+        try:
+            with ThreadPoolExecutor(len(started)) as pool:
+                ups = [pool.submit(started[name].up, nodes=count) for name, count in NODES.items()]
+            for up in ups:
+                up.result()
+            yield started
+        finally:
+            for cluster in started.values():
+                cluster.down()
