@@ -9,22 +9,25 @@ import sys
 sys.exit(sys.version_info < (3, 11))
 PY
 
+install() { # WHAT-FOR PACKAGE...
+  echo "installing Debian packages for $1: ${*:2}"
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}" >/dev/null \
+    || echo "could not install ${*:2}: the tests that need them are skipped" >&2
+}
+
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  packages=()
+  packages=() clusters=()
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages+=(postgresql)
   "$python" -c "import ensurepip" 2>/dev/null || packages+=(python3-venv)
-  if command -v go >/dev/null; then # the test clusters' servers are built from Go modules
-    for need in containerd:containerd runc:runc ip:iproute2 iptables:iptables openssl:openssl busybox:busybox-static; do
-      command -v "${need%%:*}" >/dev/null || packages+=("${need##*:}")
+  if command -v go >/dev/null; then # the servers of the test clusters are built from Go modules
+    for need in containerd runc ip:iproute2 iptables openssl busybox:busybox-static; do
+      command -v "${need%%:*}" >/dev/null || clusters+=("${need##*:}")
     done
-    [ -e /usr/lib/cni/bridge ] || [ -e /opt/cni/bin/bridge ] || packages+=(containernetworking-plugins)
+    [ -e /usr/lib/cni/bridge ] || [ -e /opt/cni/bin/bridge ] || clusters+=(containernetworking-plugins)
   fi
-  if [ ${#packages[@]} -gt 0 ]; then
-    echo "installing Debian packages: ${packages[*]}"
-    apt-get update -qq || true
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null \
-      || echo "could not install ${packages[*]}: the tests that need them are skipped" >&2
-  fi
+  [ ${#packages[@]} = 0 ] && [ ${#clusters[@]} = 0 ] || apt-get update -qq || true
+  [ ${#packages[@]} = 0 ] || install "this project" "${packages[@]}"
+  [ ${#clusters[@]} = 0 ] || install "Kubernetes clusters in tests" "${clusters[@]}"
 fi
 
 [ -x .venv/bin/python ] || { echo "making .venv"; "$python" -m venv .venv; }

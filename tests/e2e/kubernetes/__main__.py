@@ -91,7 +91,7 @@ def as_toml(settings: dict[str, Any]) -> str:
     lines: list[str] = []
     tables: list[str] = []
     for key, value in settings.items():
-        if not isinstance(value, dict):
+        if isinstance(value, str):
             lines.append(f"{key} = {json.dumps(value)}")
             continue
         for name, table in value.items():

@@ -72,4 +72,6 @@ def _stamp(module: str) -> str:
                 minor = version.split(".")[1]
                 at = "-X k8s.io/component-base/version."
                 return f"{at}gitVersion={version} {at}gitMajor=1 {at}gitMinor={minor}"
+            case _:
+                continue
     raise RuntimeError("go.mod names no version of k8s.io/kubernetes")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.kubernetes import disks, network, parts, store
-from tests.e2e.kubernetes.build import build, binaries
+from tests.e2e.kubernetes.build import binaries, build
 from tests.e2e.kubernetes.faults import Faults, PartName
 from tests.e2e.kubernetes.image import TAG, images
 from tests.e2e.kubernetes.network import CLUSTERS, Host, run

@@ -7,6 +7,7 @@ names "kubernetes" they fail instead.
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def clusters(pytestconfig: pytest.Config) -> Iterator[dict[str, Cluster]]:
         if "kubernetes" in os.environ.get("WHIMBREL_REQUIRE", ""):
             pytest.fail(missing)
         pytest.skip(missing)
-    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
+    capture: Any = pytestconfig.pluginmanager.getplugin("capturemanager")
 
     def say(line: str) -> None:
         """Past pytest's capture: the first build takes minutes, and nobody should wonder."""

@@ -1,4 +1,4 @@
-"""Real faults for a cluster: links that go down, packets that get lost, processes that die or freeze.
+"""Real faults for a cluster: links down, packets lost, processes killed or frozen.
 
 Base of cluster.Cluster, for the tests that hurt it. Nodes are named as Kubernetes names them
 (`alpha-1`); `alpha-control` is the host of the API server and the store.

@@ -4,12 +4,14 @@ Used by cluster.py, node.py and store.py to start them and by faults.py to hurt 
 outlives the process that wrote it, so that another test run or a person can go on from it.
 """
 
+import contextlib
 import json
 import os
 import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.kubernetes.network import Host, run
 from tests.e2e.kubernetes.state import until
@@ -46,10 +48,11 @@ def again(name: str, folder: Path) -> Part:
 
 def find(name: str, folder: Path) -> Part:
     try:
-        record = json.loads((folder / f"{name}.json").read_text())
+        record: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
     except FileNotFoundError:
         raise LookupError(f"no part {name!r} was ever started in {folder}") from None
-    return Part(**{**record, "command": tuple(record["command"])})
+    record["command"] = tuple(record["command"])
+    return Part(**record)
 
 
 def send(part: Part, number: signal.Signals) -> None:
@@ -108,10 +111,8 @@ def _spawn(folder: Path, name: str, command: tuple[str, ...], log: str) -> Part:
 
 def _born(pid: int) -> str:
     """When the process began, in ticks since boot; empty when it is gone or waits to be reaped."""
-    try:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ STATE = Path("/run/whimbrel-clusters")
 CNI_PLUGINS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 TOOLS = ("containerd", "ctr", "runc", "ip", "iptables", "nsenter", "openssl", "ldd")
 PATIENCE = 60.0
-"""Seconds a part may take to come up. Too short fails on a busy machine, too long delays a failure."""
+"""Seconds a part may take to come up. Too short fails a busy machine, too long hides a failure."""
 WORTH_TELLING = 5.0
 """Seconds of waiting for a lock that nobody needs to be told of."""
 
@@ -58,7 +58,7 @@ def until(what: str, probe: Callable[[], T], *, patience: float = PATIENCE) -> T
 @contextlib.contextmanager
 def locked(
     name: str, *, folder: Path = STATE, patience: float = 900.0, waiting: Say | None = None
-) -> Iterator[None]:
+) -> Generator[None]:
     """One process of this machine at a time; the lock falls with its process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f".{name}.lock").open("w") as file:

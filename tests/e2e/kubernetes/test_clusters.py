@@ -1,4 +1,4 @@
-"""The test clusters themselves: pods run, nodes get lost and come back, the store takes and gives."""
+"""The test clusters themselves: pods run, nodes get lost and return, the store works."""
 
 import json
 import signal
@@ -32,8 +32,13 @@ def alpha(clusters: dict[str, Cluster]) -> Iterator[Cluster]:
 
 
 def start_pod(cluster: Cluster, name: str, code: str, **spec: Any) -> None:
-    container = {"name": "task", "image": cluster.image_by_digest, "imagePullPolicy": "Never",
-                 "command": ["python", "-P", "-c", code], "securityContext": RESTRICTED}  # fmt: skip
+    container = {
+        "name": "task",
+        "image": cluster.image_by_digest,
+        "imagePullPolicy": "Never",
+        "command": ["python", "-P", "-c", code],
+        "securityContext": RESTRICTED,
+    }
     secure = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     manifest = {
         "apiVersion": "v1",
