@@ -5,16 +5,21 @@ from dataclasses import replace
 import pytest
 from whimbrel.errors import Refused, Unreachable
 from whimbrel.spec import Artifact, Failure, Owner, TaskSpec, WorkflowSpec
+from whimbrel.wire.v1 import ledger_pb2
 
 from control_plane.executions.codec import node_to_wire
 from control_plane.executions.inputs import container_images, secret_names
 from control_plane.executions.logs import LAST_LOOKS, Logs
 from control_plane.ledger import codec
-from control_plane.ledger.events import Released, Status, Succeeded
+from control_plane.ledger.events import Body, Released, Status, Succeeded
 from control_plane.routing.port import LogPart, LogPlace
+from data_plane_agent import codec as agent_codec
+from data_plane_agent import messages as said
 from tests.control_plane.world import World, chain, output
 
 pytestmark = pytest.mark.anyio
+
+LOST = Failure(Owner.SYSTEM, "node_lost", "gone", "a")
 
 
 def broke(
@@ -155,3 +160,23 @@ async def test_following_does_not_wait_for_ever_for_a_region_that_is_gone(world:
     logs = Logs(world.executions, world.router, sleep=sleep)
     assert [piece async for piece in logs.read(run, follow=True)] == []
     assert len(looks) == LAST_LOOKS - 1
+
+
+@pytest.mark.parametrize(
+    ("event", "heard"),
+    [
+        (said.Released("unschedulable", "full"), Released("unschedulable", "full")),
+        (
+            said.AttemptRuns("a", 2, 5, "n2", ("n1",)),
+            Status("a", 2, "RUNNING", 5, host="n2", avoided=("n1",)),
+        ),
+        (
+            said.AttemptFailed("a", 2, LOST, True, 5, 6, host="n2", avoided=("n1",)),
+            Status("a", 2, "FAILED", 5, 6, LOST, True, host="n2", avoided=("n1",)),
+        ),
+    ],
+)
+def test_the_ledger_hears_what_the_agent_says(event: said.Event, heard: Body) -> None:
+    data = agent_codec.encode(event, execution="p/d/x", epoch=1)
+    taken = codec.event_from_wire(ledger_pb2.Event.FromString(data))
+    assert (taken.execution, taken.epoch, taken.body) == ("p/d/x", 1, heard)
