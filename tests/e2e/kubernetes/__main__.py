@@ -5,13 +5,11 @@ and prints the command.
 """
 
 import argparse
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 from tests.e2e.kubernetes.cluster import Cluster
+from tests.e2e.kubernetes.settings import up_options
 from tests.e2e.kubernetes.state import STATE, why_not
 
 REGIONS = ("us-east", "eu-west", "ap-south")
@@ -47,13 +45,11 @@ def up(regions: tuple[str, ...] | list[str], *, nodes: int) -> None:
     with ThreadPoolExecutor(len(clusters)) as pool:
         for started in [pool.submit(cluster.up, nodes=nodes) for cluster in clusters]:
             started.result()
-    command = ["whimbrel up"]
     for cluster in clusters:
-        kubeconfig, settings = cluster.agent_kubeconfig(), write_settings(cluster, clusters)
-        command.append(f"--kubeconfig {cluster.name}={kubeconfig}")
-        command.append(f"--agent-settings {cluster.name}={settings}")
         say(f"{cluster.name} is ready: kubectl --kubeconfig {cluster.kubeconfig} get pods -A")
-    say("\n" + " \\\n  ".join(command))
+    options = up_options(clusters)
+    pairs = [f"  {name} {value}" for name, value in zip(options[::2], options[1::2], strict=True)]
+    say("\n" + " \\\n".join(["whimbrel up", *pairs]))
 
 
 def down(regions: list[str]) -> None:
@@ -77,27 +73,6 @@ def status(regions: list[str]) -> None:
 
 def present() -> list[str]:
     return sorted(file.parent.name for file in STATE.glob("*/index"))
-
-
-def write_settings(cluster: Cluster, peers: list[Cluster]) -> Path:
-    path = cluster.folder / "agent.toml"
-    path.touch(mode=0o600)
-    path.write_text(as_toml(cluster.agent_settings(peers)))
-    return path
-
-
-def as_toml(settings: dict[str, Any]) -> str:
-    """Strings and one table of tables: a JSON string is a TOML string."""
-    lines: list[str] = []
-    tables: list[str] = []
-    for key, value in settings.items():
-        if isinstance(value, str):
-            lines.append(f"{key} = {json.dumps(value)}")
-            continue
-        for name, table in value.items():
-            tables.append(f"\n[{key}.{json.dumps(name)}]")
-            tables += [f"{inner} = {json.dumps(text)}" for inner, text in table.items()]
-    return "\n".join([*lines, *tables, ""])
 
 
 if __name__ == "__main__":

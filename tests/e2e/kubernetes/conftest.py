@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.checker import check
+from tests.e2e.federation import Federation
 from tests.e2e.kubernetes.cluster import Cluster
+from tests.e2e.kubernetes.gates import Gates, serve_gates
+from tests.e2e.kubernetes.network import GATEWAY
+from tests.e2e.kubernetes.runs import Cloud
+from tests.e2e.kubernetes.settings import up_options
 from tests.e2e.kubernetes.state import locked, why_not
 
 NODES = {"alpha": 2, "beta": 1}
@@ -41,3 +47,30 @@ def clusters(pytestconfig: pytest.Config) -> Iterator[dict[str, Cluster]]:
         finally:
             for cluster in started.values():
                 cluster.down()
+
+
+@pytest.fixture(scope="session")
+def gates(clusters: dict[str, Cluster]) -> Iterator[Gates]:
+    with serve_gates(GATEWAY) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
+def shared_cloud(
+    clusters: dict[str, Cluster], gates: Gates, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cloud]:
+    folder = tmp_path_factory.mktemp("cloud")
+    federation = Federation(folder, options=up_options(list(clusters.values())))
+    federation.start()
+    yield Cloud(federation, gates)
+    federation.stop()
+
+
+@pytest.fixture
+def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
+    """Its regions are the clusters; every region made whole and the history checked at the end."""
+    yield shared_cloud
+    for region in NODES:
+        shared_cloud.federation.sandbox_command("heal", region)
+    with shared_cloud.federation.database() as database:
+        check(database)

@@ -135,10 +135,30 @@ def test_packets_are_dropped_one_way_and_regions_isolated(alpha: Cluster) -> Non
     assert not reachable()
     alpha.undrop("alpha-control", "in", peer=GATEWAY)
     eventually("it is reached again", reachable)
+    store = alpha.store().endpoint.removeprefix("http://").split(":")
+    start_pod(
+        alpha, "dials",
+        "import os, socket, time\n"
+        "def dial(*address):\n"
+        "    try: socket.create_connection(address, timeout=1)\n"
+        "    except OSError as error: return type(error).__name__\n"
+        f"def both(): print(dial('{GATEWAY}', 9), dial('{store[0]}', {store[1]}), flush=True)\n"
+        "both()\n"
+        f"while dial('{GATEWAY}', 9) == 'ConnectionRefusedError': time.sleep(0.1)\n"
+        "both()",
+    )  # fmt: skip
+    eventually("it runs", lambda: phase(alpha, "dials") == "Running")
+    eventually("it has dialled", lambda: alpha.kubectl("-n", "whimbrel", "logs", "dials"))
     alpha.isolate()
-    assert not reachable()
-    alpha.join_again()
+    try:
+        assert not reachable()
+    finally:
+        alpha.join_again()
     eventually("it is reached again", reachable)
+    assert output(alpha, "dials").splitlines() == [
+        "ConnectionRefusedError None",  # nothing listens there, but it answers
+        "TimeoutError None",
+    ]
     assert alpha.ready_nodes() == {"alpha-1", "alpha-2"}
 
 
