@@ -1,7 +1,7 @@
 """`python -m bench`: our numbers beside the peers', taken in the same run, in one table.
 
-Called by `make bench`. `python -m bench profile` says where our processes spend their CPU, `python -m bench pods` measures
-runs in real clusters (as root).
+Called by `make bench`. `python -m bench profile` says where our processes spend their CPU,
+`python -m bench pods` measures runs in real clusters (as root).
 """
 
 import argparse

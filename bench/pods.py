@@ -180,19 +180,19 @@ def our_start(client: Client, flow: tuple[str, str], count: int) -> list[float]:
 def measure(report: Report, *, quick: bool) -> None:
     count = 60 if quick else 200
     crowd = 200 if quick else 1000
-    with tempfile.TemporaryDirectory(prefix="wbench-") as name:
-        with (
-            region(Path(name), unschedulable_seconds=3600) as (cluster, whole),
-            whole.client() as client,
-        ):
-            flows = work.register(client, load_program())
-            work.run(client, flows.one, index=0)
-            starts(report, cluster, client, flows, 3 if quick else 10)
-            idle = memory_bytes([whole.pids[AGENT]]) / 2**20
-            report.add(Row("agent of a cluster: memory, idle", "MiB", (idle,), 100))
-            cluster.signal("scheduler", signal.SIGSTOP)
-            births(report, cluster, whole, flows, count)
-            crowded(report, cluster, whole, flows, crowd)
+    with (
+        tempfile.TemporaryDirectory(prefix="wbench-") as name,
+        region(Path(name), unschedulable_seconds=3600) as (cluster, whole),
+        whole.client() as client,
+    ):
+        flows = work.register(client, load_program())
+        work.run(client, flows.one, index=0)
+        starts(report, cluster, client, flows, 3 if quick else 10)
+        idle = memory_bytes([whole.pids[AGENT]]) / 2**20
+        report.add(Row("agent of a cluster: memory, idle", "MiB", (idle,), 100))
+        cluster.signal("scheduler", signal.SIGSTOP)
+        births(report, cluster, whole, flows, count)
+        crowded(report, cluster, whole, flows, crowd)
 
 
 def starts(report: Report, cluster: Cluster, client: Client, flows: work.Flows,
