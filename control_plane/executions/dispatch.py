@@ -119,7 +119,7 @@ class Dispatch:
     ) -> list[Decision]:
         if not items:
             return []
-        started, now = time.time_ns(), self.clock()
+        started = time.time_ns()
         wanted = [
             replace(
                 item.requirement,
@@ -131,26 +131,35 @@ class Dispatch:
             )
             for item in items
         ]
-        full = [
-            no_room.recent(item.no_room, now_ns=now, seconds=self.no_room_seconds) for item in items
-        ]
+        decisions = await self._place_around(wanted, [item.no_room for item in items])
+        self._record("place", started, decisions, {i.row.execution: i for i in items})
+        return decisions
+
+    async def _place_around(
+        self, wanted: Sequence[Requirement], marks: Sequence[Mapping[str, int]]
+    ) -> list[Decision]:
+        """Not where there was no room lately; but where nobody else takes it, it waits there as
+        well as anywhere, and only for a moment not."""
+        now = self.clock()
+        away = [no_room.recent(one, now_ns=now, seconds=self.no_room_seconds) for one in marks]
         decisions = await self.router.place(
             [
-                replace(one, avoid=(*one.avoid, *names))
-                for one, names in zip(wanted, full, strict=True)
+                replace(one, avoid=(*one.avoid, *more))
+                for one, more in zip(wanted, away, strict=True)
             ]
         )
-        # Nobody else takes it: then it waits where there was no room as well as anywhere.
-        back = [
-            index
-            for index, decision in enumerate(decisions)
-            if full[index] and not decision.cluster
-        ]
-        if back:
-            again = await self.router.place([wanted[index] for index in back])
-            for index, decision in zip(back, again, strict=True):
-                decisions[index] = decision
-        self._record("place", started, decisions, {i.row.execution: i for i in items})
+        back = [i for i, decision in enumerate(decisions) if away[i] and not decision.cluster]
+        if not back:
+            return decisions
+        fresh = {
+            i: no_room.recent(marks[i], now_ns=now, seconds=no_room.MOMENT_SECONDS) for i in back
+        }
+        again = await self.router.place(
+            [replace(wanted[i], avoid=(*wanted[i].avoid, *fresh[i])) for i in back]
+        )
+        for i, decision in zip(back, again, strict=True):
+            waits = fresh[i] and not decision.cluster
+            decisions[i] = replace(decision, reason=no_room.REASON) if waits else decision
         return decisions
 
     async def _assign(self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded]) -> None:

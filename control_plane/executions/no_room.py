@@ -19,6 +19,10 @@ EXECUTION = table(Execution)
 REASON = "unschedulable"
 """Why such a run waits."""
 
+MOMENT_SECONDS = 5.0
+"""A run does not go back sooner. Shorter: a cluster that lets go at once makes a storm of claims;
+longer: a run stands still that could stand in the cluster's own queue."""
+
 
 async def mark(connection: AsyncConnection, execution: str, cluster: str) -> None:
     found = await connection.execute(select(EXECUTION.c.no_room).where(EXECUTION.c.id == execution))

@@ -3,6 +3,7 @@
 import pytest
 from whimbrel.spec import Phase
 
+from control_plane.executions import no_room
 from control_plane.executions.no_room import recent
 from control_plane.executions.sweeper import SECOND
 from control_plane.ledger.events import Released, Result
@@ -40,6 +41,9 @@ async def test_it_is_placed_elsewhere_and_goes_on_there(world: World) -> None:
     world.router.up = ["west", "east"]
     await world.send(run, FULL, epoch=2, cluster="west")
     await world.dispatch([run])
+    assert (await world.view(run)).reason == "unschedulable"
+    world.later(no_room.MOMENT_SECONDS)
+    await world.dispatch([run])
     assert (await world.view(run)).cluster == "west", "both had no room: either is as good"
 
 
@@ -56,11 +60,17 @@ async def test_nobody_else_takes_it_so_it_goes_back(world: World) -> None:
     await world.join("east")
     run = await world.running()
     await world.send(run, FULL)
-    before = world.router.placements
+    await world.dispatch([run])
+    view = await world.view(run)
+    assert (view.phase, view.reason) == (Phase.WAITING, "unschedulable"), "not at once"
+    before = await world.rows()
+    await world.dispatch([run])
+    assert await world.rows() == before
+    world.later(no_room.MOMENT_SECONDS)
     await world.dispatch([run])
     view = await world.view(run)
     assert (view.phase, view.cluster, view.epoch) == (Phase.ASSIGNED, "east", 2)
-    assert world.router.placements == before + 2
+    assert view.placements[-1].cause == "fallback"
     assert (await world.claim(run, 2, "east", 1)).answer.claimed
 
 
@@ -69,6 +79,7 @@ async def test_nobody_at_all_is_told_once_and_looked_at_like_any_other(world: Wo
     run = await world.running()
     await world.send(run, FULL)
     world.router.up = []
+    world.later(no_room.MOMENT_SECONDS)
     await world.dispatch([run])
     view = await world.view(run)
     assert (view.phase, view.reason) == (Phase.WAITING, "no_cluster_alive")
