@@ -84,7 +84,8 @@ class Blobs:
         if options is not None:
             reached[self.root] = options
         # The longest address first: a peer may be one folder of a bucket.
-        self._buckets = [(url, _bucket(url, reached[url])) for url in sorted(reached, key=_length)]
+        self._reached = sorted(reached, key=_length)
+        self._buckets = [(url, _bucket(url, reached[url])) for url in self._reached]
         self._inside = ""
         if options is not None:
             self._store, self._inside = self._locate(f"{self.root}/")
@@ -152,32 +153,43 @@ class Blobs:
             raise UnreadableInput(address(self.root, prefix), first_line(error)) from error
 
     async def delete(self, uris: Sequence[str]) -> None:
-        """What is gone already is fine. StoreFull when the store does not take it."""
-        for uri in uris:
-            try:
-                store, path = self._locate(uri)
-                await obstore.delete_async(store, path)
-            except FileNotFoundError:
-                continue
-            except (OSError, BaseError) as error:
-                raise StoreFull(f"can't delete in {self.root}: {first_line(error)}") from error
+        """Objects of the own store, in one request for many; what is gone already is fine.
+        StoreFull when the store does not take it."""
+        try:
+            paths = [self._locate(uri)[1] for uri in uris]
+            await obstore.delete_async(self._store, paths)
+        except FileNotFoundError:
+            if len(uris) > 1:  # a folder stops at the first one that is missing
+                for uri in uris:
+                    await self.delete([uri])
+        except (OSError, ValueError, BaseError) as error:
+            raise StoreFull(f"can't delete in {self.root}: {first_line(error)}") from error
 
-    def sign(
-        self, method: Literal["GET", "PUT"], uris: Sequence[str], *, seconds: float
-    ) -> list[str]:
-        """URLs that open one object each, without our keys, for `seconds`. Pure computation.
+    async def sign(
+        self, method: Literal["GET", "PUT"], uris: Iterable[str], *, seconds: float
+    ) -> dict[str, str]:
+        """By address: URLs that open one object each, without our keys, for `seconds`. With keys
+        given no request is made for it.
 
         UnreadableInput names the first address that lies in no store we have keys of.
         """
-        signed: list[str] = []
+        by_store: dict[int, tuple[S3Store, list[tuple[str, str]]]] = {}
         for uri in uris:
-            try:
-                store, path = self._locate(uri)
-            except (ValueError, BaseError) as error:
-                raise UnreadableInput(uri, first_line(error)) from error
+            # Never a store that is only guessed from the address: its client would go and look
+            # for keys in the network.
+            known = any(uri.startswith(f"{url}/") for url in (*self._reached, self.root))
+            store, path = self._locate(uri) if known else (None, "")
             if not isinstance(store, S3Store):
                 raise UnreadableInput(uri, "it is in no store that this region has keys of")
-            signed.append(obstore.sign(store, method, path, timedelta(seconds=seconds)))
+            by_store.setdefault(id(store), (store, []))[1].append((uri, path))
+        signed: dict[str, str] = {}
+        for store, asked in by_store.values():
+            paths = [path for _, path in asked]
+            try:
+                urls = await obstore.sign_async(store, method, paths, timedelta(seconds=seconds))
+            except BaseError as error:
+                raise UnreadableInput(asked[0][0], first_line(error)) from error
+            signed |= {uri: url for (uri, _), url in zip(asked, urls, strict=True)}
         return signed
 
     async def refuse_for_pods(self) -> None:

@@ -94,14 +94,25 @@ class Mailbox:
         known = self._known()
         for pod in [pod for pod in self._newest if pod not in known]:
             del self._newest[pod]
+        trouble: UnreadableInput | StoreFull | None = None
         async for page in self._blobs.entries(self._box + where):
+            done: list[str] = []
             for entry in page:
                 pod = self._sender_of(entry)
                 sender = known.get(pod)
-                if sender is not None:
-                    await self._act(pod, sender, entry)
-                elif self._clock() - entry.modified_seconds > STALE_SECONDS:
-                    await self._blobs.delete([entry.uri])
+                try:
+                    if sender is not None:
+                        await self._act(pod, sender, entry)
+                    elif self._clock() - entry.modified_seconds <= STALE_SECONDS:
+                        continue
+                except (UnreadableInput, StoreFull) as error:
+                    trouble = error  # one notice must not keep the others waiting
+                else:
+                    done.append(entry.uri)
+            if done:
+                await self._blobs.delete(done)
+        if trouble is not None:
+            raise trouble
 
     def _sender_of(self, entry: Entry) -> str:
         inside = entry.uri.removeprefix(address(self._blobs.root, self._box))
@@ -110,18 +121,17 @@ class Mailbox:
     async def _act(self, pod: str, sender: Sender, entry: Entry) -> None:
         try:
             data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
+            match parsed(data):
+                case {"t": "saved", "artifact": fields, "at": int(at)}:
+                    self._tell(pod, sender, fields, at)
+                case {"t": "more", "n": int(number)}:
+                    await self._orders.next_page(sender, pod=pod, number=number)
+                case _:
+                    log.warning("pod %s left a notice that nobody understands", pod)
         except UnreadableInput as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return  # `look` and `run` met
-            raise
-        match parsed(data):
-            case {"t": "saved", "artifact": fields, "at": int(at)}:
-                self._tell(pod, sender, fields, at)
-            case {"t": "more", "n": int(number)}:
-                await self._orders.next_page(sender, pod=pod, number=number)
-            case _:
-                log.warning("pod %s left a notice that nobody understands", pod)
-        await self._blobs.delete([entry.uri])
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # Gone: `look` and `run` met, or somebody cleared the attempt's folder.
 
     def _tell(self, pod: str, sender: Sender, fields: Any, at: int) -> None:
         """Lists are in no order: an older checkpoint must not follow a newer one."""

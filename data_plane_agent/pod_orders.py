@@ -10,11 +10,11 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import StoreFull, UnreadableInput, address
@@ -105,20 +105,21 @@ class Orders:
             "region": self._blobs.region,
             "checkpoint": None if checkpoint is None else asdict(checkpoint),
         }
+        reads = await self._signed("GET", uris)
         if checkpoint is not None:
             with suppress(UnreadableInput):  # then the attempt begins anew, which it may
-                self._get(checkpoint.uri)
-                uris.append(checkpoint.uri)
+                reads |= await self._signed("GET", [checkpoint.uri])
         document = {
             **asked,
-            "bundle": {"url": self._get(bundle), "sha256": digest},
-            "reads": self._reads(uris),
-            "page": self._page(folder, pod, 1),
+            "bundle": {"url": (await self._signed("GET", [bundle]))[bundle], "sha256": digest},
+            "reads": reads,
+            "page": await self._page(folder, pod, 1),
         }
         data = json.dumps(document, separators=(",", ":")).encode()
         stored = await self._blobs.put(f"{folder}/order.json", data)
         same = sha256(canonical({**asked, "trace": "", "bundle": digest}))
-        return Order(self._get(stored.uri), stored.sha256, same, folder)
+        url = (await self._signed("GET", [stored.uri]))[stored.uri]
+        return Order(url, stored.sha256, same, folder)
 
     async def next_page(self, sender: Sender, *, pod: str, number: int) -> None:
         """Writes page `number`, where the pod looks for it. Harmless when it is there already: the
@@ -126,8 +127,8 @@ class Orders:
         if not 2 <= number <= MOST_PAGES:
             return
         order = await self._blobs.get(address(self._blobs.root, f"{sender.folder}/order.json"))
-        page = self._page(sender.folder, pod, number)
-        page["reads"] = self._reads(json.loads(order)["reads"])
+        page = await self._page(sender.folder, pod, number)
+        page["reads"] = await self._signed("GET", json.loads(order)["reads"])
         await self._blobs.put(_page_key(sender.folder, number), json.dumps(page).encode())
 
     async def answer(self, text: str, sender: Sender) -> Message | None:
@@ -187,49 +188,37 @@ class Orders:
                 await self._blobs.put(key, archive)
             self._bundles[digest] = None
 
-    def _page(self, folder: str, pod: str, number: int) -> dict[str, Any]:
+    async def _page(self, folder: str, pod: str, number: int) -> dict[str, Any]:
         root = self._blobs.root
         expires = self._clock_ns() + int(self._seconds * 1e9)
-        artifacts = [
-            address(root, f"{folder}/{number}-{i}/object") for i in range(ARTIFACTS_A_PAGE)
-        ]
-        checkpoints = [
-            address(root, f"{folder}/{number}-{i}/checkpoint") for i in range(CHECKPOINTS_A_PAGE)
-        ]
+
+        def slots(name: str, count: int) -> list[str]:
+            return [address(root, f"{folder}/{number}-{i}/{name}") for i in range(count)]
+
+        artifacts = slots("object", ARTIFACTS_A_PAGE)
+        checkpoints = slots("checkpoint", CHECKPOINTS_A_PAGE)
         box = f"mailbox/{self._cluster}/{pod}"
         notices = [address(root, f"{box}/{self._token()}") for _ in range(CHECKPOINTS_A_PAGE + 1)]
+        result, log = address(root, f"{folder}/result.json"), address(root, f"{folder}/log")
+        further = address(root, _page_key(folder, number + 1))
+        put = await self._signed("PUT", [*artifacts, *checkpoints, *notices, result, log])
+        get = await self._signed("GET", [*checkpoints, further])
+        *saved, more = notices
         return {
             "n": number,
-            "artifacts": [{"uri": uri, "put": self._put(uri)} for uri in artifacts],
+            "artifacts": [{"uri": uri, "put": put[uri]} for uri in artifacts],
             "checkpoints": [
-                {
-                    "uri": uri,
-                    "put": self._put(uri),
-                    "get": self._get(uri),
-                    "notice": self._put(notice),
-                }
-                for uri, notice in zip(checkpoints, notices, strict=False)
+                {"uri": uri, "put": put[uri], "get": get[uri], "notice": put[notice]}
+                for uri, notice in zip(checkpoints, saved, strict=True)
             ],
-            "result": self._slot(address(root, f"{folder}/result.json")),
-            "log": self._slot(address(root, f"{folder}/log")),
-            "more": {
-                "notice": self._put(notices[-1]),
-                "get": self._get(address(root, _page_key(folder, number + 1))),
-            },
+            "result": {"uri": result, "put": put[result]},
+            "log": {"uri": log, "put": put[log]},
+            "more": {"notice": put[more], "get": get[further]},
             "expires_ns": expires,
         }
 
-    def _slot(self, uri: str) -> dict[str, str]:
-        return {"uri": uri, "put": self._put(uri)}
-
-    def _put(self, uri: str) -> str:
-        return self._blobs.sign("PUT", [uri], seconds=self._seconds)[0]
-
-    def _get(self, uri: str) -> str:
-        return self._blobs.sign("GET", [uri], seconds=self._seconds)[0]
-
-    def _reads(self, uris: Mapping[str, str] | list[str]) -> dict[str, str]:
-        return {uri: self._get(uri) for uri in uris}
+    async def _signed(self, method: Literal["GET", "PUT"], uris: Iterable[str]) -> dict[str, str]:
+        return await self._blobs.sign(method, uris, seconds=self._seconds)
 
 
 def _page_key(folder: str, number: int) -> str:

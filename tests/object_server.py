@@ -11,7 +11,7 @@ from hashlib import md5
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 Fault = Callable[[str, str], int]
 """(method, path) -> the status to answer with, 0 = serve; -1 = break in the middle of the body."""
@@ -69,10 +69,17 @@ def object_server() -> Iterator[ObjectServer]:
                 store.objects[self._key()] = data
                 self._answer(200, b"", ETag=f'"{md5(data).hexdigest()}"')
 
-        def do_DELETE(self) -> None:
-            if not self._refused():
-                store.objects.pop(self._key(), None)
-                self._answer(204, b"")
+        def do_POST(self) -> None:
+            """A list of objects to delete."""
+            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            if self._refused():
+                return
+            keys = [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
+            for key in keys:
+                store.objects.pop(f"{self._key().rstrip('/')}/{unescape(key)}", None)
+            rows = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+            body = f"<DeleteResult>{rows}</DeleteResult>".encode()
+            self._answer(200, body, Content_Type="application/xml")
 
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
