@@ -120,6 +120,7 @@ def task_to_wire(value: spec.TaskSpec) -> spec_pb2.TaskSpec:
             serialize=value.cache.serialize,
             ignored_inputs=value.cache.ignored_inputs,
         ),
+        warm=value.warm,
     )
 
 
@@ -143,6 +144,7 @@ def task_from_wire(message: spec_pb2.TaskSpec) -> spec.TaskSpec:
             serialize=message.cache.serialize,
             ignored_inputs=tuple(message.cache.ignored_inputs),
         ),
+        warm=message.warm,
     )
 
 

@@ -27,6 +27,13 @@ def compile_workflow(workflow: Workflow[..., Any], *, bundle: str) -> spec.Workf
                 place=node.task.place,
             )
     policy = workflow.placement.to_spec() if workflow.placement else spec.PlacementPolicy()
+    warm = next((task for task in tasks.values() if task.warm), None)
+    if warm is not None and policy.mode is spec.Mode.EXCLUSIVE:
+        raise InvalidInput(
+            f"task {warm.short_name} is warm, but {workflow.short_name} is exclusive",
+            remedy="leave out warm=True: what may run only once gets a pod of its own",
+            place=warm.place,
+        )
     return spec.WorkflowSpec(
         name=workflow.name,
         interface=workflow.interface.wire,

@@ -120,6 +120,8 @@ class TaskSpec:
     interruptible: bool = False
     secrets: tuple[str, ...] = ()
     cache: CacheSpec = CacheSpec()
+    warm: bool = False
+    """It may run in a pod that ran others of the same code and resources before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +254,15 @@ def sha256(text: str | bytes) -> str:
 
 
 def tree(spec: WorkflowSpec | TaskSpec) -> dict[str, Any]:
-    """The specification as plain JSON objects: what digests and differences are made from."""
-    return asdict(spec)
+    """The specification as plain JSON objects: what digests and differences are made from.
+
+    `warm` counts only when it is set, so that it changed no digest made before there was one.
+    """
+    value = asdict(spec)
+    for task in (value, *value.get("tasks", ())):
+        if task.get("warm") is False:
+            del task["warm"]
+    return value
 
 
 def digest(spec: WorkflowSpec | TaskSpec) -> str:

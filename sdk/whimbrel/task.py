@@ -90,6 +90,10 @@ class Task(Generic[P, R]):
         return self._options["timeout_seconds"]
 
     @property
+    def warm(self) -> bool:
+        return self._options["warm"]
+
+    @property
     def environment(self) -> Mapping[str, str]:
         return self._options["environment"]
 
@@ -113,14 +117,17 @@ def task(
     container_image: str | None = None,
     environment: Mapping[str, str] | None = None,
     secret_requests: Sequence[Secret | str] | None = None,
+    warm: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a task of a function; all arguments are optional.
 
     `timeout` in seconds (or a timedelta) for one attempt: too short fails honest work, 0 waits for
     ever. `retries` are tries after the first for failures of the task's own. `requests` is what to
-    reserve, `limits` what may be used. Raises InvalidInput for an unknown argument or an interface
-    that can't travel.
+    reserve, `limits` what may be used. `warm`: in a cluster of pods it may run in one that stays
+    ready and ran others of the same code before; a node then costs milliseconds instead of a pod's
+    start, and may find what those left in module variables. Raises InvalidInput for an unknown
+    argument or an interface that can't travel.
     """
     where = place.of_caller()
 
@@ -157,6 +164,7 @@ def _spec_fields(
     container_image: str | None = None,
     environment: Mapping[str, str] | None = None,
     secret_requests: Sequence[Secret | str] | None = None,
+    warm: bool = False,
 ) -> dict[str, Any]:
     if cache and not cache_version:
         raise InvalidInput("cache=True needs a cache_version", remedy='add cache_version="1"')
@@ -191,6 +199,7 @@ def _spec_fields(
             serialize=cache_serialize,
             ignored_inputs=tuple(cache_ignore_input_vars),
         ),
+        "warm": bool(warm),
     }
 
 

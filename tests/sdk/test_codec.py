@@ -50,6 +50,7 @@ tasks = st.builds(
     interruptible=st.booleans(),
     secrets=st.lists(texts, max_size=2).map(tuple),
     cache=st.builds(spec.CacheSpec, st.booleans(), texts, st.booleans(), st.just(("a", "b"))),
+    warm=st.booleans(),
 )
 overrides = st.builds(
     spec.NodeOverrides,

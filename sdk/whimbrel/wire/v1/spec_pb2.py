@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/wire/v1/spec.proto\x12\x10whimbrel.wire.v1\"m\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x17\n\x0f\x61llowed_regions\x18\x06 \x03(\t\"U\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_json\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x14\n\x0c\x64\x65\x66\x61ult_json\x18\x04 \x01(\t\"d\n\tInterface\x12*\n\x06inputs\x18\x01 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Variable\x12+\n\x07outputs\x18\x02 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Variable\"Y\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x01\x12\x11\n\tmem_bytes\x18\x02 \x01(\x03\x12\x0b\n\x03gpu\x18\x03 \x01(\x05\x12\x1f\n\x17\x65phemeral_storage_bytes\x18\x04 \x01(\x03\"\xdc\x03\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntry_point\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t\x12.\n\tinterface\x18\x04 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Interface\x12-\n\x08requests\x18\x05 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12+\n\x06limits\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12\x0f\n\x07retries\x18\x07 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x08 \x01(\x01\x12@\n\x0b\x65nvironment\x18\t \x03(\x0b\x32+.whimbrel.wire.v1.TaskSpec.EnvironmentEntry\x12\x17\n\x0f\x63ontainer_image\x18\n \x01(\t\x12\x15\n\rinterruptible\x18\x0b \x01(\x08\x12\x0f\n\x07secrets\x18\x0c \x03(\t\x12*\n\x05\x63\x61\x63he\x18\r \x01(\x0b\x32\x1b.whimbrel.wire.v1.CacheSpec\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x0e\x10\x1e\"X\n\tCacheSpec\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tserialize\x18\x03 \x01(\x08\x12\x16\n\x0eignored_inputs\x18\x04 \x03(\t\"\xc7\x01\n\x07\x42inding\x12\x16\n\x0cliteral_json\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\tH\x00\x12-\n\x06output\x18\x03 \x01(\x0b\x32\x1b.whimbrel.wire.v1.OutputRefH\x00\x12-\n\x04list\x18\x04 \x01(\x0b\x32\x1d.whimbrel.wire.v1.BindingListH\x00\x12+\n\x03map\x18\x05 \x01(\x0b\x32\x1c.whimbrel.wire.v1.BindingMapH\x00\x42\x08\n\x06source\"5\n\tOutputRef\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x03(\t\"7\n\x0b\x42indingList\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.whimbrel.wire.v1.Binding\"\x8d\x01\n\nBindingMap\x12\x36\n\x05items\x18\x01 \x03(\x0b\x32\'.whimbrel.wire.v1.BindingMap.ItemsEntry\x1aG\n\nItemsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\"\xfe\x01\n\x08NodeSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32&.whimbrel.wire.v1.NodeSpec.InputsEntry\x12\x10\n\x08upstream\x18\x03 \x03(\t\x12\x32\n\toverrides\x18\x04 \x01(\x0b\x32\x1f.whimbrel.wire.v1.NodeOverrides\x12\x0e\n\x04task\x18\n \x01(\tH\x00\x1aH\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\x42\x08\n\x06targetJ\x04\x08\x0b\x10\x14\"\xbf\x01\n\rNodeOverrides\x12-\n\x08requests\x18\x01 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12\x14\n\x07retries\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_retriesB\x12\n\x10_timeout_seconds\"~\n\x0fPlacementPolicy\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\x10\n\x08\x63lusters\x18\x02 \x03(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilover\x18\x04 \x01(\x08\x12\x0e\n\x06prefer\x18\x05 \x03(\t\x12\x18\n\x10max_wait_seconds\x18\x06 \x01(\x01\"\x89\x03\n\x0cWorkflowSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\tinterface\x18\x02 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Interface\x12)\n\x05nodes\x18\x03 \x03(\x0b\x32\x1a.whimbrel.wire.v1.NodeSpec\x12)\n\x05tasks\x18\x04 \x03(\x0b\x32\x1a.whimbrel.wire.v1.TaskSpec\x12<\n\x07outputs\x18\x05 \x03(\x0b\x32+.whimbrel.wire.v1.WorkflowSpec.OutputsEntry\x12\x34\n\tplacement\x18\x06 \x01(\x0b\x32!.whimbrel.wire.v1.PlacementPolicy\x12\x16\n\x0e\x66\x61ilure_policy\x18\x07 \x01(\t\x12\x0e\n\x06\x62undle\x18\x08 \x01(\t\x1aI\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bwhimbrel/wire/v1/spec.proto\x12\x10whimbrel.wire.v1\"m\n\x08\x41rtifact\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\x12\x0e\n\x06region\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x17\n\x0f\x61llowed_regions\x18\x06 \x03(\t\"U\n\x08Variable\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_json\x18\x02 \x01(\t\x12\x10\n\x08required\x18\x03 \x01(\x08\x12\x14\n\x0c\x64\x65\x66\x61ult_json\x18\x04 \x01(\t\"d\n\tInterface\x12*\n\x06inputs\x18\x01 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Variable\x12+\n\x07outputs\x18\x02 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Variable\"Y\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x01\x12\x11\n\tmem_bytes\x18\x02 \x01(\x03\x12\x0b\n\x03gpu\x18\x03 \x01(\x05\x12\x1f\n\x17\x65phemeral_storage_bytes\x18\x04 \x01(\x03\"\xea\x03\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x65ntry_point\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t\x12.\n\tinterface\x18\x04 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Interface\x12-\n\x08requests\x18\x05 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12+\n\x06limits\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12\x0f\n\x07retries\x18\x07 \x01(\x05\x12\x17\n\x0ftimeout_seconds\x18\x08 \x01(\x01\x12@\n\x0b\x65nvironment\x18\t \x03(\x0b\x32+.whimbrel.wire.v1.TaskSpec.EnvironmentEntry\x12\x17\n\x0f\x63ontainer_image\x18\n \x01(\t\x12\x15\n\rinterruptible\x18\x0b \x01(\x08\x12\x0f\n\x07secrets\x18\x0c \x03(\t\x12*\n\x05\x63\x61\x63he\x18\r \x01(\x0b\x32\x1b.whimbrel.wire.v1.CacheSpec\x12\x0c\n\x04warm\x18\x0e \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x0f\x10\x1e\"X\n\tCacheSpec\x12\x0f\n\x07\x65nabled\x18\x01 \x01(\x08\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\tserialize\x18\x03 \x01(\x08\x12\x16\n\x0eignored_inputs\x18\x04 \x03(\t\"\xc7\x01\n\x07\x42inding\x12\x16\n\x0cliteral_json\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\tH\x00\x12-\n\x06output\x18\x03 \x01(\x0b\x32\x1b.whimbrel.wire.v1.OutputRefH\x00\x12-\n\x04list\x18\x04 \x01(\x0b\x32\x1d.whimbrel.wire.v1.BindingListH\x00\x12+\n\x03map\x18\x05 \x01(\x0b\x32\x1c.whimbrel.wire.v1.BindingMapH\x00\x42\x08\n\x06source\"5\n\tOutputRef\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x03(\t\"7\n\x0b\x42indingList\x12(\n\x05items\x18\x01 \x03(\x0b\x32\x19.whimbrel.wire.v1.Binding\"\x8d\x01\n\nBindingMap\x12\x36\n\x05items\x18\x01 \x03(\x0b\x32\'.whimbrel.wire.v1.BindingMap.ItemsEntry\x1aG\n\nItemsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\"\xfe\x01\n\x08NodeSpec\x12\n\n\x02id\x18\x01 \x01(\t\x12\x36\n\x06inputs\x18\x02 \x03(\x0b\x32&.whimbrel.wire.v1.NodeSpec.InputsEntry\x12\x10\n\x08upstream\x18\x03 \x03(\t\x12\x32\n\toverrides\x18\x04 \x01(\x0b\x32\x1f.whimbrel.wire.v1.NodeOverrides\x12\x0e\n\x04task\x18\n \x01(\tH\x00\x1aH\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\x42\x08\n\x06targetJ\x04\x08\x0b\x10\x14\"\xbf\x01\n\rNodeOverrides\x12-\n\x08requests\x18\x01 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12+\n\x06limits\x18\x02 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Resources\x12\x14\n\x07retries\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x1c\n\x0ftimeout_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_retriesB\x12\n\x10_timeout_seconds\"~\n\x0fPlacementPolicy\x12\x0f\n\x07regions\x18\x01 \x03(\t\x12\x10\n\x08\x63lusters\x18\x02 \x03(\t\x12\x0c\n\x04mode\x18\x03 \x01(\t\x12\x10\n\x08\x66\x61ilover\x18\x04 \x01(\x08\x12\x0e\n\x06prefer\x18\x05 \x03(\t\x12\x18\n\x10max_wait_seconds\x18\x06 \x01(\x01\"\x89\x03\n\x0cWorkflowSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\tinterface\x18\x02 \x01(\x0b\x32\x1b.whimbrel.wire.v1.Interface\x12)\n\x05nodes\x18\x03 \x03(\x0b\x32\x1a.whimbrel.wire.v1.NodeSpec\x12)\n\x05tasks\x18\x04 \x03(\x0b\x32\x1a.whimbrel.wire.v1.TaskSpec\x12<\n\x07outputs\x18\x05 \x03(\x0b\x32+.whimbrel.wire.v1.WorkflowSpec.OutputsEntry\x12\x34\n\tplacement\x18\x06 \x01(\x0b\x32!.whimbrel.wire.v1.PlacementPolicy\x12\x16\n\x0e\x66\x61ilure_policy\x18\x07 \x01(\t\x12\x0e\n\x06\x62undle\x18\x08 \x01(\t\x1aI\n\x0cOutputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x05value\x18\x02 \x01(\x0b\x32\x19.whimbrel.wire.v1.Binding:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,31 +48,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCES']._serialized_start=349
   _globals['_RESOURCES']._serialized_end=438
   _globals['_TASKSPEC']._serialized_start=441
-  _globals['_TASKSPEC']._serialized_end=917
-  _globals['_TASKSPEC_ENVIRONMENTENTRY']._serialized_start=861
-  _globals['_TASKSPEC_ENVIRONMENTENTRY']._serialized_end=911
-  _globals['_CACHESPEC']._serialized_start=919
-  _globals['_CACHESPEC']._serialized_end=1007
-  _globals['_BINDING']._serialized_start=1010
-  _globals['_BINDING']._serialized_end=1209
-  _globals['_OUTPUTREF']._serialized_start=1211
-  _globals['_OUTPUTREF']._serialized_end=1264
-  _globals['_BINDINGLIST']._serialized_start=1266
-  _globals['_BINDINGLIST']._serialized_end=1321
-  _globals['_BINDINGMAP']._serialized_start=1324
-  _globals['_BINDINGMAP']._serialized_end=1465
-  _globals['_BINDINGMAP_ITEMSENTRY']._serialized_start=1394
-  _globals['_BINDINGMAP_ITEMSENTRY']._serialized_end=1465
-  _globals['_NODESPEC']._serialized_start=1468
-  _globals['_NODESPEC']._serialized_end=1722
-  _globals['_NODESPEC_INPUTSENTRY']._serialized_start=1634
-  _globals['_NODESPEC_INPUTSENTRY']._serialized_end=1706
-  _globals['_NODEOVERRIDES']._serialized_start=1725
-  _globals['_NODEOVERRIDES']._serialized_end=1916
-  _globals['_PLACEMENTPOLICY']._serialized_start=1918
-  _globals['_PLACEMENTPOLICY']._serialized_end=2044
-  _globals['_WORKFLOWSPEC']._serialized_start=2047
-  _globals['_WORKFLOWSPEC']._serialized_end=2440
-  _globals['_WORKFLOWSPEC_OUTPUTSENTRY']._serialized_start=2367
-  _globals['_WORKFLOWSPEC_OUTPUTSENTRY']._serialized_end=2440
+  _globals['_TASKSPEC']._serialized_end=931
+  _globals['_TASKSPEC_ENVIRONMENTENTRY']._serialized_start=875
+  _globals['_TASKSPEC_ENVIRONMENTENTRY']._serialized_end=925
+  _globals['_CACHESPEC']._serialized_start=933
+  _globals['_CACHESPEC']._serialized_end=1021
+  _globals['_BINDING']._serialized_start=1024
+  _globals['_BINDING']._serialized_end=1223
+  _globals['_OUTPUTREF']._serialized_start=1225
+  _globals['_OUTPUTREF']._serialized_end=1278
+  _globals['_BINDINGLIST']._serialized_start=1280
+  _globals['_BINDINGLIST']._serialized_end=1335
+  _globals['_BINDINGMAP']._serialized_start=1338
+  _globals['_BINDINGMAP']._serialized_end=1479
+  _globals['_BINDINGMAP_ITEMSENTRY']._serialized_start=1408
+  _globals['_BINDINGMAP_ITEMSENTRY']._serialized_end=1479
+  _globals['_NODESPEC']._serialized_start=1482
+  _globals['_NODESPEC']._serialized_end=1736
+  _globals['_NODESPEC_INPUTSENTRY']._serialized_start=1648
+  _globals['_NODESPEC_INPUTSENTRY']._serialized_end=1720
+  _globals['_NODEOVERRIDES']._serialized_start=1739
+  _globals['_NODEOVERRIDES']._serialized_end=1930
+  _globals['_PLACEMENTPOLICY']._serialized_start=1932
+  _globals['_PLACEMENTPOLICY']._serialized_end=2058
+  _globals['_WORKFLOWSPEC']._serialized_start=2061
+  _globals['_WORKFLOWSPEC']._serialized_end=2454
+  _globals['_WORKFLOWSPEC_OUTPUTSENTRY']._serialized_start=2381
+  _globals['_WORKFLOWSPEC_OUTPUTSENTRY']._serialized_end=2454
 # @@protoc_insertion_point(module_scope)

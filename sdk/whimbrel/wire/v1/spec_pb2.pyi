@@ -187,6 +187,7 @@ class TaskSpec(_message.Message):
     INTERRUPTIBLE_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
     CACHE_FIELD_NUMBER: _builtins.int
+    WARM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """module.function"""
     entry_point: _builtins.str
@@ -199,6 +200,8 @@ class TaskSpec(_message.Message):
     """of one attempt; 0 = none"""
     container_image: _builtins.str
     interruptible: _builtins.bool
+    warm: _builtins.bool
+    """may share a pod, one after another, with tasks of the same code and resources"""
     @_builtins.property
     def interface(self) -> Global___Interface: ...
     @_builtins.property
@@ -229,10 +232,11 @@ class TaskSpec(_message.Message):
         interruptible: _builtins.bool = ...,
         secrets: _abc.Iterable[_builtins.str] | None = ...,
         cache: Global___CacheSpec | None = ...,
+        warm: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cache", b"cache", "interface", b"interface", "limits", b"limits", "requests", b"requests"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "cache", b"cache", "container_image", b"container_image", "entry_point", b"entry_point", "environment", b"environment", "interface", b"interface", "interruptible", b"interruptible", "limits", b"limits", "name", b"name", "requests", b"requests", "retries", b"retries", "secrets", b"secrets", "timeout_seconds", b"timeout_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "cache", b"cache", "container_image", b"container_image", "entry_point", b"entry_point", "environment", b"environment", "interface", b"interface", "interruptible", b"interruptible", "limits", b"limits", "name", b"name", "requests", b"requests", "retries", b"retries", "secrets", b"secrets", "timeout_seconds", b"timeout_seconds", "warm", b"warm"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
