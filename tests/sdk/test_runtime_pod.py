@@ -82,6 +82,14 @@ def forks(n: int) -> int:
     return n
 
 @task
+def copied(n: int) -> int:
+    """The copy answers, the task itself dies."""
+    if os.fork():
+        os.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+@task
 def files(n: int) -> list[File]:
     for i in range(n):
         Path(f"f{i}.txt").write_text(str(i))
@@ -324,6 +332,11 @@ def test_user_code_that_forks_and_leaves_things_running(pod: Pod) -> None:
     answer = json.loads((pod.folder / "termination-log").read_bytes())
     process.stdout.close()
     assert (process.returncode, answer["t"]) == (0, "done")
+
+
+def test_a_copy_of_the_task_does_not_answer_for_it(pod: Pod) -> None:
+    _, answer, _ = pod.run("copied", n=3)
+    assert (answer["t"], answer["kind"]) == ("broke", "worker_lost")
 
 
 def test_more_files_than_slots_of_a_page(pod: Pod) -> None:
