@@ -1,14 +1,9 @@
-"""`PodApi` against a small HTTP server that answers as an API server does, well or ill."""
+"""`PodApi` against a small server: pods, errors by what to do, credentials."""
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 from whimbrel.errors import InvalidInput
 
@@ -23,114 +18,31 @@ from data_plane_agent.pod_api import (
     PodApi,
     Taken,
 )
-from data_plane_agent.reflector import Reflector
+from tests.data_plane_agent.api_server import (
+    POD,
+    PODS,
+    SLIM,
+    Fake,
+    api_server,
+    chunks,
+    connected,
+    status,
+)
 
 pytestmark = pytest.mark.anyio
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-PODS = "/api/v1/namespaces/tasks/pods"
-
-
-def status(code: int, reason: str, message: str = "", **details: Any) -> web.Response:
-    body = {"kind": "Status", "code": code, "reason": reason, "message": message}
-    return web.json_response(body | {"details": details}, status=code)
-
-
-class Fake:
-    """Handlers by "METHOD path"; `asked` is every request with its query and body."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.handlers: dict[str, Handler] = {}
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
-        self.authorizations: list[str] = []
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else None
-        self.asked.append((f"{request.method} {request.path}", dict(request.query), body))
-        self.authorizations.append(request.headers.get("Authorization", ""))
-        return await self.handlers[f"{request.method} {request.path}"](request)
-
-    def on(self, what: str, *answers: Any) -> None:
-        """The answers one after the other, the last one for ever: dicts are JSON."""
-        left = list(answers)
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            found = left.pop(0) if len(left) > 1 else left[0]
-            if callable(found):
-                return await found(request)
-            if not isinstance(found, web.Response):
-                return web.json_response(found)
-            return web.Response(status=found.status, headers=found.headers, body=found.body)
-
-        self.handlers[what] = answer
-
-    def kubeconfig(self, token: dict[str, Any]) -> str:
-        path = self.folder / "kubeconfig"
-        it = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": self.url}}],
-            "users": [{"name": "u", "user": token}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        path.write_text(yaml.safe_dump(it))
-        return str(path)
 
 
 @pytest.fixture
 async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
-    fake = Fake(tmp_path)
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", fake.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    fake.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield fake
-    await runner.cleanup()
+    async with api_server(tmp_path) as fake:
+        yield fake
 
 
 @pytest.fixture
 async def api(fake: Fake) -> AsyncIterator[PodApi]:
-    path = fake.kubeconfig({"token": "secret-token"})
-    api = await PodApi.connect(kubeconfig=path, namespace="tasks")
-    yield api
-    await api.close()
+    async with connected(fake) as api:
+        yield api
 
-
-def chunks(*parts: bytes, then: str = "end") -> Handler:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        for part in parts:
-            await response.write(part)
-            await asyncio.sleep(0)
-        match then:
-            case "cut":
-                assert request.transport is not None
-                request.transport.abort()
-            case "silence":
-                await asyncio.sleep(60)
-        return response
-
-    return answer
-
-
-def event(kind: str, **about: Any) -> bytes:
-    return json.dumps({"type": kind, "object": about}).encode() + b"\n"
-
-
-async def everything(api: PodApi) -> list[tuple[str, dict[str, Any]]]:
-    return [one async for one in api.watch("pods", resource_version="7")]
-
-
-POD = {"metadata": {"name": "w-1", "uid": "u1", "resourceVersion": "8", "managedFields": [1]}}
-SLIM = {"metadata": {"name": "w-1", "uid": "u1", "resourceVersion": "8"}}
 
 # -- pods -----------------------------------------------------------------------------------------
 
@@ -247,146 +159,6 @@ async def test_the_log_of_a_pod_that_is_gone(fake: Fake, api: PodApi) -> None:
     fake.on(f"GET {PODS}/w-1/log", status(404, "NotFound"))
     with pytest.raises(Missing):
         [part async for part in api.log("w-1", follow=False)]
-
-
-# -- lists and watches ----------------------------------------------------------------------------
-
-
-async def test_lists_a_page(fake: Fake, api: PodApi) -> None:
-    fake.on(
-        f"GET {PODS}",
-        {"metadata": {"resourceVersion": "9", "continue": "p2"}, "items": [POD]},
-        {"metadata": {"resourceVersion": "9"}, "items": None},
-    )
-    first = await api.list("pods", selector="a=b")
-    assert (first.items, first.resource_version, first.more) == ([SLIM], "9", "p2")
-    last = await api.list("pods", selector="a=b", more=first.more)
-    assert (last.items, last.more) == ([], "")
-    assert [query for _, query, _ in fake.asked] == [
-        {"limit": "500", "labelSelector": "a=b"},
-        {"limit": "500", "labelSelector": "a=b", "continue": "p2"},
-    ]
-
-
-async def test_nodes_are_of_the_whole_cluster(fake: Fake, api: PodApi) -> None:
-    fake.on("GET /api/v1/nodes", {"metadata": {"resourceVersion": "9"}, "items": []})
-    assert (await api.list("nodes")).resource_version == "9"
-
-
-async def test_watches_with_bookmarks_and_an_end(fake: Fake, api: PodApi) -> None:
-    fake.on(f"GET {PODS}", chunks(event("ADDED", **POD) + event("BOOKMARK", metadata={})))
-    assert await everything(api) == [
-        ("BOOKMARK", {"metadata": {"resourceVersion": "7"}}),  # accepted
-        ("ADDED", SLIM),
-        ("BOOKMARK", {"metadata": {}}),
-    ]
-    query = fake.asked[0][1]
-    assert query["resourceVersion"] == "7"
-    assert query["allowWatchBookmarks"] == "true"
-    assert 240 <= int(query["timeoutSeconds"]) <= 300
-
-
-async def test_a_line_may_be_large_and_come_in_any_pieces(fake: Fake, api: PodApi) -> None:
-    large = event("ADDED", metadata={"annotations": {"x": "é" * 3_000_000}})
-    text = large + event("MODIFIED", **POD)
-    cut = [text[i : i + 300_007] for i in range(0, len(text), 300_007)]
-    fake.on(f"GET {PODS}", chunks(*cut))
-    events = await everything(api)
-    assert [kind for kind, _ in events] == ["BOOKMARK", "ADDED", "MODIFIED"]
-    assert len(events[1][1]["metadata"]["annotations"]["x"]) == 3_000_000
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (status(410, "Expired"), Expired),
-        (chunks(event("ERROR", code=410, reason="Expired", message="too old")), Expired),
-        (chunks(event("ERROR", code=500, reason="InternalError")), ApiDown),
-        (chunks(event("ADDED", **POD), b'{"type": "MODIF'), ApiDown),
-        (chunks(event("ADDED", **POD), b'{"type": "MODIF', then="cut"), ApiDown),
-        (chunks(b"what?\n"), ApiDown),
-        (chunks(b'{"type": "ADDED"}\n'), ApiDown),
-    ],
-)
-async def test_a_watch_that_breaks_says_how(
-    fake: Fake, api: PodApi, answer: Any, error: type[ApiError]
-) -> None:
-    fake.on(f"GET {PODS}", answer)
-    with pytest.raises(error):
-        await everything(api)
-
-
-async def test_a_half_open_watch_is_noticed(
-    fake: Fake, api: PodApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pod_api, "WATCH_SECONDS", 0.0)
-    monkeypatch.setattr(pod_api, "WATCH_MARGIN_SECONDS", 0.1)
-    fake.on(f"GET {PODS}", chunks(event("ADDED", **POD), then="silence"))
-    with pytest.raises(ApiDown, match="in time"):
-        await everything(api)
-
-
-async def test_a_call_that_hangs_is_given_up(
-    fake: Fake, api: PodApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pod_api, "CALL_SECONDS", 0.1)
-    fake.on(f"GET {PODS}/w-1", chunks(b"{", then="silence"))
-    with pytest.raises(ApiDown, match="in time"):
-        await api.get("w-1")
-
-
-async def test_a_watch_left_early_closes_its_connection(fake: Fake, api: PodApi) -> None:
-    ended = asyncio.Event()
-
-    async def endless(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        while request.transport is not None and not request.transport.is_closing():
-            await response.write(event("ADDED", **POD))
-            await asyncio.sleep(0.001)
-        ended.set()
-        return response
-
-    fake.on(f"GET {PODS}", endless)
-    async with aclosing(api.watch("pods", resource_version="7")) as events:
-        async for kind, _ in events:
-            if kind == "ADDED":
-                break
-    await asyncio.wait_for(ended.wait(), 30)
-
-
-async def test_a_reflector_over_a_line_that_breaks_off_loses_nothing(
-    fake: Fake, api: PodApi
-) -> None:
-    second = {"metadata": {"name": "w-2", "uid": "u2", "resourceVersion": "9"}}
-    line = event("ADDED", **second)
-    listed = {"metadata": {"resourceVersion": "7"}, "items": []}
-    watches: list[Any] = [
-        chunks(event("ADDED", **POD) + line[:20], then="cut"),
-        chunks(line, then="silence"),
-    ]
-
-    async def pods(request: web.Request) -> web.StreamResponse:
-        if "watch" not in request.query:
-            return web.json_response(listed)
-        return await watches.pop(0)(request)
-
-    fake.on(f"GET {PODS}", pods)
-    arrived = asyncio.Event()
-
-    def on_change(_: object) -> None:
-        if len(reflector.items) == 2:
-            arrived.set()
-
-    async def no_sleep(_: float) -> None: ...
-
-    reflector = Reflector(api, "pods", on_change=on_change, sleep=no_sleep)
-    running = asyncio.create_task(reflector.run())
-    await asyncio.wait_for(arrived.wait(), 30)
-    running.cancel()
-    assert dict(reflector.items) == {"w-1": SLIM, "w-2": second}
-    assert [q["resourceVersion"] for _, q, _ in fake.asked if "watch" in q] == ["7", "8"]
-    await asyncio.gather(running, return_exceptions=True)
 
 
 # -- the server -----------------------------------------------------------------------------------
