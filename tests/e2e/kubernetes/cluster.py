@@ -256,14 +256,7 @@ class Cluster(Faults):
 
     def _install_agent(self) -> None:
         """The project's own manifests; pods are refused until `default` accounts exist."""
-        if AGENT_MANIFESTS.exists():
-            self.kubectl("apply", "-k", str(AGENT_MANIFESTS))
-        else:
-            self.kubectl("create", "namespace", NAMESPACE)
-            self.kubectl(
-                "label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted"
-            )
-            self.kubectl("-n", NAMESPACE, "create", "serviceaccount", ACCOUNT)
+        self.kubectl("apply", "-k", str(AGENT_MANIFESTS))
 
         def accounts() -> bool:
             try:

@@ -77,11 +77,7 @@ class Node:
 
     def kill(self) -> None:
         """SIGKILL to the kubelet, containerd, shims and pods, as when the machine dies."""
-        parts.kill(
-            network.processes(self.host)
-            | cgroups.processes(self.host.namespace)
-            | parts.containerd_shims(self.socket)
-        )
+        parts.kill(network.processes(self.host) | cgroups.processes(self.host.namespace))
 
     def restart(self) -> None:
         """After `kill`: as when the machine has booted. Its pods do not run any more."""

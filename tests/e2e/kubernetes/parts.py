@@ -74,19 +74,6 @@ def kill(pids: Iterable[int]) -> None:
     until(f"processes {sorted(left)} are gone", lambda: not any(_born(pid) for pid in left))
 
 
-def containerd_shims(socket: Path) -> set[int]:
-    """Shims outlive their containerd; each names its socket on its command line."""
-    found: set[int] = set()
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = entry.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"containerd-shim" in arguments[0] and str(socket).encode() in arguments:
-            found.add(int(entry.parent.name))
-    return found
-
-
 def unmount(folder: Path) -> None:
     mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     for mount in sorted((m for m in mounted if m.startswith(f"{folder}/")), reverse=True):
