@@ -25,6 +25,8 @@ def claim_steps(setup: Setup, s: State) -> Steps:
                 yield asked(setup, s, at, run, wish)
             if hold.answer:
                 yield answered(setup, s, at, run)
+            elif agent.state != "RECONCILING" and not hold.claimed and "orphans" not in setup.off:
+                yield from orphans(setup, s, at, run)
             if agent.session == s.live[setup.clusters[at] - 1]:
                 yield from pushed(setup, s, at, run)
         if agent.state == "RECONCILING" and not busy:
@@ -63,6 +65,15 @@ def wanted(setup: Setup, s: State, at: int, run: int) -> int:
 
 
 ENDS = ("released", "no_room", "unreachable", "succeeded")
+
+
+def orphans(setup: Setup, s: State, at: int, run: int) -> Steps:
+    """Attempts of an epoch that was refused or let go: whoever started them, they are deleted."""
+    cluster, told = setup.clusters[at], s.agents[at].holds[run].told
+    if told and told[1] in ("refused", "released"):
+        pods = stopped(s.pods, cluster=cluster, run=run, upto=told[0])
+        if pods != s.pods:
+            yield Step(("deletes orphans", at, "run", run), s._replace(pods=pods))
 
 
 def asked(setup: Setup, s: State, at: int, run: int, epoch: int) -> Step:

@@ -57,7 +57,8 @@ def placed(setup: Setup, s: State, story: Story) -> Steps:
         ours = row.epoch == story.epoch and (not row.owner or unclaimed)
         ours = ours or (not row.owner and row.phase in QUIET)
     else:
-        ours = (not row.owner and row.phase in QUIET) or unclaimed
+        quiet = row.phase in QUIET or "dispatch_quiet" in setup.off
+        ours = (not row.owner and quiet) or unclaimed
     if row.phase in TERMINAL or not ours:
         yield Step(("nothing to place", "run", story.run), to(s, story, None))
         return

@@ -7,7 +7,7 @@ from tests.model import etcd, ledger
 from tests.model.dispatch import QUIET
 from tests.model.invariants import of_row
 from tests.model.setup import Setup
-from tests.model.state import NO_HOLD, NOTHING, TERMINAL, Agent, Late, State, Story, Value, bag, changed
+from tests.model.state import NO_HOLD, NOTHING, TERMINAL, Agent, Late, State, Story, Value, bag, changed, without
 from tests.model.step import Step, Steps, left, spent
 from tests.model.work import collect
 
@@ -72,6 +72,10 @@ def world_steps(setup: Setup, s: State) -> Steps:
             if len(lost) > len(s.lost):
                 after = spent(s._replace(lost=bag(lost)), "lose")
                 yield Step(("the store of a region is lost", cluster), after, True)
+    if left(s, "forgotten"):
+        for story in sorted(set(s.stories)):
+            after = spent(s._replace(stories=without(s.stories, story)), "forgotten")
+            yield Step(("a story is forgotten", story.kind, "run", story.run), after, True)
     for run, row in enumerate(s.rows):
         if left(s, "cancel") and row.phase not in TERMINAL:
             ended = ledger.ended(setup, row, "ABORTED")

@@ -17,8 +17,10 @@ def merged(setup: Setup, stored: Any, own: Key) -> Any:
     """What stands there after a put: never an older epoch; within one, levels only rise."""
     if not stored or stored.epoch < own.epoch:
         return own
+    if "put_compare" in setup.off:
+        return own
     if stored.epoch > own.epoch or stored.cluster != own.cluster:
-        return own if "put_compare" in setup.off else stored
+        return stored
     want = own.want if "want_rises" in setup.off else max(stored.want, own.want, key=LEVEL.get)
     gate = own.gate if "gate_rises" in setup.off else max(stored.gate, own.gate)
     return own._replace(want=want, gate=gate)
@@ -26,6 +28,14 @@ def merged(setup: Setup, stored: Any, own: Key) -> Any:
 
 def put(setup: Setup, s: State, run: int, own: Key) -> State:
     return s._replace(keys=changed(s.keys, run, merged(setup, s.keys[run], own)))
+
+
+def lowered(s: State, after: State, run: int) -> str:
+    """Has a write taken a newer assignment's place?"""
+    before, now = s.keys[run], after.keys[run]
+    if before and now and now.epoch < before.epoch:
+        return f"KEY a put of epoch {now.epoch} replaces epoch {before.epoch}"
+    return ""
 
 
 def delete(setup: Setup, s: State, run: int, epoch: int) -> tuple[State, str]:
@@ -56,7 +66,8 @@ def late_steps(setup: Setup, s: State) -> Steps:
         match late.kind:
             case "put":
                 key = Key(late.epoch, late.cluster, late.want, late.session)
-                yield Step((*what, late.want), put(setup, rest, late.run, key))
+                after = put(setup, rest, late.run, key)
+                yield Step((*what, late.want), after, False, lowered(s, after, late.run))
             case "delete":
                 after, breach = delete(setup, rest, late.run, late.epoch)
                 yield Step(what, after, False, breach)

@@ -24,7 +24,7 @@ NAMES = {
     "HOLD": "no takeover begins while most clusters are gone, before hold_max",
     "DRAIN": "a draining agent takes nothing new and leaves with empty hands",
     "GATE": "a node behind a gate starts after it was opened",
-    "KEY": "no delete removes a newer assignment",
+    "KEY": "no put or delete takes a newer assignment's place",
 }
 """I7 and the second half of I8 are judged over the whole graph: a path without faults must lead
 from every state to one where all runs have ended and no attempt is left."""
