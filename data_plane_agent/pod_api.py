@@ -299,6 +299,8 @@ class PodApi:
             yield response
         except TimeoutError as error:
             raise ApiDown(f"no answer from the API server in time ({method} {path})") from error
+        except aiohttp.ClientPayloadError as error:
+            raise ApiDown("the API server broke off in the middle of an answer") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ApiDown(
                 f"the API server can't be reached: {error or type(error).__name__}"
