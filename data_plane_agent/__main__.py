@@ -82,9 +82,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         heartbeat=heartbeat,
         questions=Questions(engine=engine, store=launcher.blobs, live=launcher),
     )
-    await launcher.open()
     http = None
     try:
+        await launcher.open()
         http = await serve_http(settings.http, ready=lambda: engine.reconciled)
         async with asyncio.TaskGroup() as tasks:
             working = [

@@ -4,20 +4,21 @@ Part of the composition root: called by `__main__` with the settings; hands it s
 tasks and has the region's store. The Kubernetes client is imported only by who drives a cluster.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from whimbrel.errors import Refused
-
-from data_plane_agent.blobs import Blobs
+from data_plane_agent.blobs import Blobs, StoreOptions
 from data_plane_agent.launcher import Launcher
+from data_plane_agent.pod_settings import PodSettings
+from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.settings import Settings
 
 FetchBundle = Callable[[str], Awaitable[Path]]
-WORKER_ORPHAN_SECONDS = 600.0
+WORKER_ORPHAN_SECONDS, POD_ORPHAN_SECONDS = 600.0, 60.0
+"""For `orphan_seconds` = 0, see there."""
 
 
 class Compute(Launcher, Protocol):
@@ -31,12 +32,12 @@ class Compute(Launcher, Protocol):
 
 
 async def connect(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
-    """Raises Refused, with what to do, when it can't be driven as the settings say."""
+    """Raises InvalidInput for what files say that settings name; asks nobody yet."""
     match settings.compute:
         case "processes":
             return _processes(settings, fetch_bundle=fetch_bundle)
         case "kubernetes":
-            raise Refused("this version of the agent can't drive Kubernetes yet")
+            return await _pods(settings, fetch_bundle=fetch_bundle)
 
 
 def _processes(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
@@ -53,3 +54,130 @@ def _processes(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
         ),
         fetch_bundle=fetch_bundle,
     )
+
+
+async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
+    from data_plane_agent import pod_template
+    from data_plane_agent.pod_api import PodApi
+    from data_plane_agent.pod_orders import Orders
+    from data_plane_agent.pods import PodLauncher
+
+    template = pod_template.load(settings.pod_template) if settings.pod_template else {}
+    blobs = store_of(settings)
+    orders = Orders(
+        blobs,
+        cluster=settings.cluster,
+        fetch_archive=fetch_bundle,
+        url_seconds=settings.url_hours * 3600,
+        grace_seconds=settings.grace_seconds,
+    )
+    api = await PodApi.connect(
+        kubeconfig=settings.kubeconfig,
+        namespace=settings.namespace,
+        qps=settings.api_qps,
+        burst=settings.api_burst,
+    )
+    about = pod_settings(settings, template=template)
+    return PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir)
+
+
+def store_of(settings: Settings) -> Blobs:
+    """The region's S3 store, and those of its peers to read."""
+    return Blobs(
+        settings.store,
+        region=settings.region,
+        options=StoreOptions(
+            settings.store_endpoint,
+            settings.store_key,
+            settings.store_secret.get_secret_value(),
+            settings.store_region,
+        ),
+        peers={
+            url: StoreOptions(peer.endpoint, peer.key, peer.secret.get_secret_value(), peer.region)
+            for url, peer in settings.peers.items()
+        },
+    )
+
+
+def pod_settings(settings: Settings, *, template: Mapping[str, Any]) -> PodSettings:
+    return PodSettings(
+        cluster=settings.cluster,
+        region=settings.region,
+        namespace=settings.namespace,
+        image=settings.image,
+        images=settings.images,
+        secrets=settings.secrets,
+        gpu_resource=settings.gpu_resource,
+        template=template,
+        run_as=settings.run_as,
+        default_cpu=settings.default_cpu,
+        default_mem_bytes=settings.default_mem_bytes,
+        unschedulable_seconds=settings.unschedulable_seconds,
+        image_seconds=settings.image_seconds,
+        linger_seconds=settings.linger_seconds,
+        grace_seconds=settings.grace_seconds,
+        orphan_seconds=settings.orphan_seconds or POD_ORPHAN_SECONDS,
+        lost_seconds=settings.lost_seconds,
+        creates_at_once=settings.creates_at_once,
+    )
+
+
+async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
+    from data_plane_agent.pod_api import PodApi
+    from data_plane_agent.pod_orders import Orders
+    from data_plane_agent.pod_template import load
+    from data_plane_agent.pods import PodLauncher
+
+    pods = PodSettings(
+        cluster=settings.cluster,
+        region=settings.region,
+        namespace=settings.namespace,
+        image=settings.image,
+        images=settings.images,
+        secrets=settings.secrets,
+        gpu_resource=settings.gpu_resource,
+        template={} if settings.pod_template is None else load(settings.pod_template),
+        run_as=settings.run_as,
+        default_cpu=settings.default_cpu,
+        default_mem_bytes=settings.default_mem_bytes,
+        unschedulable_seconds=settings.unschedulable_seconds,
+        image_seconds=settings.image_seconds,
+        linger_seconds=settings.linger_seconds,
+        grace_seconds=settings.grace_seconds,
+        orphan_seconds=settings.orphan_seconds or POD_ORPHAN_SECONDS,
+        lost_seconds=settings.lost_seconds,
+        creates_at_once=settings.creates_at_once,
+    )
+    blobs = Blobs(
+        settings.store,
+        region=settings.region,
+        options=StoreOptions(
+            endpoint=settings.store_endpoint,
+            key=settings.store_key,
+            secret=settings.store_secret.get_secret_value(),
+            region=settings.store_region,
+        ),
+        peers={
+            url: StoreOptions(
+                endpoint=peer.endpoint,
+                key=peer.key,
+                secret=peer.secret.get_secret_value(),
+                region=peer.region,
+            )
+            for url, peer in settings.peers.items()
+        },
+    )
+    orders = Orders(
+        blobs,
+        cluster=settings.cluster,
+        fetch_archive=fetch_bundle,
+        url_seconds=settings.url_hours * 3600,
+        grace_seconds=settings.grace_seconds,
+    )
+    api = await PodApi.connect(
+        kubeconfig=settings.kubeconfig,
+        namespace=settings.namespace,
+        qps=settings.api_qps,
+        burst=settings.api_burst,
+    )
+    return PodLauncher(api, orders, blobs, pods, data_dir=settings.data_dir)

@@ -1,0 +1,130 @@
+"""A pod as the API server tells of it, reduced to what decides about its attempt. Pure.
+
+Called by `pods.py` for every change; judged by `pod_failures.py`. Fields that are missing or odd
+read as absent: an object of a newer API server must not stop the agent.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from data_plane_agent.api_errors import Object
+from data_plane_agent.api_json import part
+from data_plane_agent.launcher import AttemptKey
+from data_plane_agent.pod_codec import CONTAINER, PREFIX
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the container's process ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    started_ns: int
+    ended_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """`phase` is Kubernetes' own word. `disrupted` is the reason of a DisruptionTarget condition,
+    `waiting` that of a container that can't start. Times are Unix ns, 0 = not yet."""
+
+    name: str
+    uid: str
+    key: AttemptKey
+    input_digest: str
+    order_digest: str
+    folder: str
+    avoid: tuple[str, ...]
+    host: str
+    phase: str
+    created_ns: int
+    deleting_ns: int
+    unschedulable: str
+    waiting: str
+    waiting_message: str
+    started_ns: int
+    ended: Ended | None
+    disrupted: str
+    reason: str
+    message: str
+
+    @property
+    def over(self) -> bool:
+        return self.ended is not None or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def running(self) -> bool:
+        return self.started_ns != 0 and not self.over
+
+
+def sight(pod: Object) -> Sight | None:
+    """None when it is none of ours, or names no attempt."""
+    metadata, status = part(pod, "metadata"), part(pod, "status")
+    notes, labels = part(metadata, "annotations"), part(metadata, "labels")
+    try:
+        key = AttemptKey(
+            notes[f"{PREFIX}execution"],
+            notes[f"{PREFIX}node"],
+            int(labels[f"{PREFIX}attempt"]),
+            int(labels[f"{PREFIX}epoch"]),
+        )
+    except (KeyError, ValueError):
+        return None
+    container = _container(status)
+    state = part(container, "state")
+    conditions = {one.get("type"): one for one in status.get("conditions") or ()}
+    scheduled: Object = conditions.get("PodScheduled") or {}
+    target: Object = conditions.get("DisruptionTarget") or {}
+    unplaced = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    hit = target.get("status") == "True"
+    return Sight(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        key=key,
+        input_digest=notes.get(f"{PREFIX}input-digest", ""),
+        order_digest=notes.get(f"{PREFIX}order-digest", ""),
+        folder=notes.get(f"{PREFIX}order-folder", ""),
+        avoid=tuple(filter(None, notes.get(f"{PREFIX}avoid", "").split(","))),
+        host=part(pod, "spec").get("nodeName") or "",
+        phase=status.get("phase") or "Pending",
+        created_ns=nanoseconds(metadata.get("creationTimestamp")),
+        deleting_ns=nanoseconds(metadata.get("deletionTimestamp")),
+        unschedulable=str(scheduled.get("message") or "no node has room") if unplaced else "",
+        waiting=str(part(state, "waiting").get("reason") or ""),
+        waiting_message=str(part(state, "waiting").get("message") or ""),
+        started_ns=nanoseconds(part(state, "running").get("startedAt")),
+        ended=_ended(part(state, "terminated")),
+        disrupted=str(target.get("reason") or "unknown") if hit else "",
+        reason=str(status.get("reason") or ""),
+        message=str(status.get("message") or target.get("message") or ""),
+    )
+
+
+def _container(status: Object) -> Object:
+    found: list[Object] = status.get("containerStatuses") or []
+    nothing: Object = {}
+    return next((one for one in found if one.get("name") == CONTAINER), nothing)
+
+
+def _ended(state: Object) -> Ended | None:
+    if not state:
+        return None
+    return Ended(
+        exit_code=int(state.get("exitCode") or 0),
+        reason=str(state.get("reason") or ""),
+        message=str(state.get("message") or ""),
+        started_ns=nanoseconds(state.get("startedAt")),
+        ended_ns=nanoseconds(state.get("finishedAt")),
+    )
+
+
+def nanoseconds(text: Any) -> int:
+    """Of RFC 3339, 0 when it is none."""
+    if not isinstance(text, str):
+        return 0
+    try:
+        return int(datetime.fromisoformat(text).timestamp() * 1e9)
+    except ValueError:
+        return 0
