@@ -75,7 +75,8 @@ async def test_the_stores_of_peers_are_reached_with_their_own_keys(tmp_path: Pat
     peers = {"s3://b-store": {"endpoint": "http://10.0.0.2:1", "key": "b-key", "secret": "b"}}
     own = {"store_endpoint": "http://10.0.0.1:1", "store_key": "a-key", "store_secret": "a"}
     blobs = compute.store_of(in_pods(tmp_path, peers=peers, **own))
-    mine, theirs = await blobs.sign("GET", ["s3://a-store/x", "s3://b-store/x"], seconds=60)
+    signed = await blobs.sign("GET", ["s3://a-store/x", "s3://b-store/x"], seconds=60)
+    mine, theirs = signed["s3://a-store/x"], signed["s3://b-store/x"]
     assert mine.startswith("http://10.0.0.1:1/a-store/x?")
     assert "a-key" in mine
     assert theirs.startswith("http://10.0.0.2:1/b-store/x?")

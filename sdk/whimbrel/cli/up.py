@@ -115,7 +115,7 @@ def _here(plan: "Plan") -> None:
 
     with plan.folder.locked():
         plan.folder.prepare()
-        remember(plan.folder.agents_file, plan.agents)
+        remember(plan.folder.agents_file, plan.regions, plan.agents)
         asyncio.run(supervise(plan, ready=ready))
     show.say("stopped; the data stays in " + str(plan.folder.root))
 

@@ -135,7 +135,7 @@ def test_a_secret_is_neither_shown_nor_kept(
 ) -> None:
     given = in_kubernetes()
     assert "the secret" not in repr(given)
-    agents.remember(files / "agents.json", given)
+    agents.remember(files / "agents.json", ["alpha"], given)
     assert "the secret" not in (files / "agents.json").read_text()
     (files / "alpha.toml").write_text(SETTINGS.replace('"alpha"', '""'))
     kubernetes = ["--kubeconfig", "alpha=alpha.kubeconfig", "--agent-settings", "alpha=alpha.toml"]
@@ -148,7 +148,7 @@ def test_a_secret_is_neither_shown_nor_kept(
 def test_a_cluster_that_is_left_out_is_named_with_its_options(files: Path) -> None:
     kept = files / "agents.json"
     assert agents.left_out(kept, ["us-east"], {}) == []
-    agents.remember(kept, in_kubernetes())
+    agents.remember(kept, ["alpha"], in_kubernetes())
     assert agents.left_out(kept, ["alpha"], in_kubernetes()) == []
     (line,) = agents.left_out(kept, ["us-east"], {})
     assert f"--kubeconfig alpha={files / 'alpha.kubeconfig'}" in line
@@ -156,7 +156,8 @@ def test_a_cluster_that_is_left_out_is_named_with_its_options(files: Path) -> No
 
 
 def test_a_cluster_does_not_come_back_as_processes(files: Path) -> None:
-    agents.remember(files / "agents.json", in_kubernetes())
+    agents.remember(files / "agents.json", ["alpha"], in_kubernetes())
+    agents.remember(files / "agents.json", ["us-east"], {})  # left out for once
     with pytest.raises(Refused, match="was a Kubernetes cluster") as caught:
         agents.left_out(files / "agents.json", ["alpha"], {})
     assert "--kubeconfig alpha=" in caught.value.remedy

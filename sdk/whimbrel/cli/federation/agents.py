@@ -169,24 +169,27 @@ def _remedy(lines: Sequence[str]) -> str:
 # -- what the last run of a folder had ------------------------------------------------------------
 
 
-def remember(file: Path, agents: Mapping[str, Agent]) -> None:
-    """Which options each region had; not what the files say, they may hold keys."""
-    kept = {
-        region: {"kubernetes": agent.in_kubernetes, "options": list(agent.options)}
-        for region, agent in agents.items()
-    }
+def remember(file: Path, regions: Sequence[str], agents: Mapping[str, Agent]) -> None:
+    """Which options each region had when it was last started; not what the files say, they may hold
+    keys."""
+    kept = {region: given for region, given in _remembered(file).items() if region not in regions}
+    for region, agent in agents.items():
+        kept[region] = {"kubernetes": agent.in_kubernetes, "options": list(agent.options)}
     file.write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def left_out(file: Path, regions: Sequence[str], agents: Mapping[str, Agent]) -> Sequence[str]:
-    """A line about each region that was given options at the last run and is left out now. Refused
-    for a cluster that would come back as processes: its runs are in pods."""
+def _remembered(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        before: dict[str, dict[str, Any]] = json.loads(file.read_text())
+        return json.loads(file.read_text())
     except FileNotFoundError:
-        return []
+        return {}
+
+
+def left_out(file: Path, regions: Sequence[str], agents: Mapping[str, Agent]) -> Sequence[str]:
+    """A line about each region that was given options in this folder and is left out now. Refused
+    for a cluster that would come back as processes: its runs are in pods."""
     told: list[str] = []
-    for region, given in before.items():
+    for region, given in _remembered(file).items():
         again = shlex.join(given["options"])
         if region not in regions:
             told.append(f"{region} is left out this time; to have it again: {again}")
