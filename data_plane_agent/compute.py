@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from data_plane_agent.blobs import Blobs, StoreOptions
 from data_plane_agent.launcher import Launcher
 from data_plane_agent.pod_settings import PodSettings
-from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.settings import Settings
@@ -120,64 +119,3 @@ def pod_settings(settings: Settings, *, template: Mapping[str, Any]) -> PodSetti
         lost_seconds=settings.lost_seconds,
         creates_at_once=settings.creates_at_once,
     )
-
-
-async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
-    from data_plane_agent.pod_api import PodApi
-    from data_plane_agent.pod_orders import Orders
-    from data_plane_agent.pod_template import load
-    from data_plane_agent.pods import PodLauncher
-
-    pods = PodSettings(
-        cluster=settings.cluster,
-        region=settings.region,
-        namespace=settings.namespace,
-        image=settings.image,
-        images=settings.images,
-        secrets=settings.secrets,
-        gpu_resource=settings.gpu_resource,
-        template={} if settings.pod_template is None else load(settings.pod_template),
-        run_as=settings.run_as,
-        default_cpu=settings.default_cpu,
-        default_mem_bytes=settings.default_mem_bytes,
-        unschedulable_seconds=settings.unschedulable_seconds,
-        image_seconds=settings.image_seconds,
-        linger_seconds=settings.linger_seconds,
-        grace_seconds=settings.grace_seconds,
-        orphan_seconds=settings.orphan_seconds or POD_ORPHAN_SECONDS,
-        lost_seconds=settings.lost_seconds,
-        creates_at_once=settings.creates_at_once,
-    )
-    blobs = Blobs(
-        settings.store,
-        region=settings.region,
-        options=StoreOptions(
-            endpoint=settings.store_endpoint,
-            key=settings.store_key,
-            secret=settings.store_secret.get_secret_value(),
-            region=settings.store_region,
-        ),
-        peers={
-            url: StoreOptions(
-                endpoint=peer.endpoint,
-                key=peer.key,
-                secret=peer.secret.get_secret_value(),
-                region=peer.region,
-            )
-            for url, peer in settings.peers.items()
-        },
-    )
-    orders = Orders(
-        blobs,
-        cluster=settings.cluster,
-        fetch_archive=fetch_bundle,
-        url_seconds=settings.url_hours * 3600,
-        grace_seconds=settings.grace_seconds,
-    )
-    api = await PodApi.connect(
-        kubeconfig=settings.kubeconfig,
-        namespace=settings.namespace,
-        qps=settings.api_qps,
-        burst=settings.api_burst,
-    )
-    return PodLauncher(api, orders, blobs, pods, data_dir=settings.data_dir)

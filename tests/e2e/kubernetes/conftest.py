@@ -21,6 +21,11 @@ from tests.e2e.kubernetes.settings import up_options
 from tests.e2e.kubernetes.state import locked, why_not
 
 NODES = {"alpha": 2, "beta": 1}
+IMPATIENT = {
+    "lost_seconds": "3", "image_seconds": "10", "unschedulable_seconds": "15",
+    "linger_seconds": "1", "grace_seconds": "10", "orphan_seconds": "10",
+}  # fmt: skip
+"""Agents' settings: what takes minutes in production is over soon enough for a test."""
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +65,17 @@ def shared_cloud(
     clusters: dict[str, Cluster], gates: Gates, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cloud]:
     folder = tmp_path_factory.mktemp("cloud")
-    federation = Federation(folder, options=up_options(list(clusters.values())))
+    fuse = folder / "fuse"
+    fuse.touch()  # nothing crashes until a test takes it away
+    federation = Federation(
+        folder,
+        environment={
+            "WHIMBREL_CRASH_AT": "pods.after_create", "WHIMBREL_CRASH_ONCE": str(fuse),
+        },
+        options=["--preset", "lan", *up_options(list(clusters.values()), **IMPATIENT)],
+    )  # fmt: skip
     federation.start()
-    yield Cloud(federation, gates)
+    yield Cloud(federation, gates, fuse)
     federation.stop()
 
 

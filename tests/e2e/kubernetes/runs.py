@@ -58,10 +58,12 @@ class PodRun(Run):
 
 @dataclass(slots=True)
 class Cloud:
-    """`federation` with regions that are clusters; `gates` is what their pods report to."""
+    """`federation` with regions that are clusters; `gates` is what their pods report to. Without
+    the file `fuse` the next agent that makes a pod dies right after it, once."""
 
     federation: Federation
     gates: Gates
+    fuse: Path
 
     def launch(self, name: str, workflow: str, *options: str, door: bool = True) -> PodRun:
         inputs = ("--door", self.gates.door(name)) if door else ()

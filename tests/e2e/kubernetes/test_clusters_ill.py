@@ -65,10 +65,10 @@ def test_a_full_cluster_gives_the_run_back(cloud: Cloud, clusters: dict) -> None
 
 
 def test_an_agent_killed_between_create_and_record_starts_no_second_pod(
-    cloud_that_crashes: Cloud, clusters: dict
+    cloud: Cloud, clusters: dict
 ) -> None:
     """The agent dies by its own hand right after the API server has taken the pod."""
-    cloud = cloud_that_crashes
+    cloud.fuse.unlink()
     run = cloud.launch("create-unrecorded", "steps", "--region", "alpha")
     eventually(
         "the agent has died",
