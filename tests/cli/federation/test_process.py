@@ -70,6 +70,23 @@ async def test_one_that_can_not_start_shows_its_last_words(tmp_path: Path) -> No
     assert str(tmp_path / "log") in process.failure().remedy
 
 
+async def test_long_last_words_are_shown_from_their_beginning(tmp_path: Path) -> None:
+    code = (
+        'import sys; print(\'{"level": "info"}\', file=sys.stderr); '
+        "sys.exit('it may not create pods\\n' + 'rule\\n' * 20 + 'see it with kubectl')"
+    )
+    process = Process(
+        Part("agent/x", (sys.executable, "-c", code), {}), tmp_path / "log", Story().changed
+    )
+    await process.start()
+    async with asyncio.timeout(30):
+        await process.ended()
+    message = process.failure().message
+    assert "it may not create pods" in message
+    assert "see it with kubectl" in message
+    assert "level" not in message
+
+
 async def test_a_paused_process_is_stopped_too(tmp_path: Path) -> None:
     process = Process(Part("agent/x", FOREVER, {}), tmp_path / "log", Story().changed)
     await process.start()

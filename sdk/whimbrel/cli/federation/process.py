@@ -10,7 +10,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from whimbrel.cli.federation.parts import Part
@@ -23,6 +24,9 @@ STEADY_SECONDS = 10.0
 STOP_SECONDS = 10.0
 """Between SIGTERM and SIGKILL. Too short cuts off a graceful stop, too long makes Ctrl-C feel
 dead."""
+
+LAST_WORDS = 60
+"""Lines. Fewer cut off the rules an agent asks for, more hide what matters of a long traceback."""
 
 
 class Process:
@@ -85,12 +89,12 @@ class Process:
         await asyncio.shield(self._watcher)
 
     def failure(self) -> Refused:
-        """Why it did not start, from the last lines of its log."""
+        """Why it did not start, from its last words."""
         try:
-            tail = self._log.read_text(errors="replace").strip().splitlines()[-6:]
+            lines = self._log.read_text(errors="replace").strip().splitlines()
         except OSError:
-            tail = []
-        last = "\n    ".join(line[:400] for line in tail)
+            lines = []
+        last = "\n    ".join(line[:400] for line in _last_words(lines))
         return Refused(
             f"{self.part.name} did not start\n    {last}", remedy=f"the whole log: {self._log}"
         )
@@ -118,3 +122,9 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+def _last_words(lines: Sequence[str]) -> Sequence[str]:
+    """All of what it said when it gave up, which is no log line (JSON), else its last log lines."""
+    spoken = list(takewhile(lambda line: not line.startswith("{"), reversed(lines)))[::-1]
+    return spoken[-LAST_WORDS:] or lines[-6:]
