@@ -4,7 +4,6 @@ Called by `pods.py`; the router places by it. The agent sees the pods of its own
 what others use shows as pods that wait.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,10 +11,8 @@ from whimbrel.spec import Resources
 
 from data_plane_agent.api_errors import Object
 from data_plane_agent.api_json import part
+from data_plane_agent.pod_quantities import number
 from data_plane_agent.pod_sight import nanoseconds
-
-_QUANTITY = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei)?")
-_POWERS = "kMGTPE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +88,3 @@ def requests_of(pod: Object, *, gpu_resource: str) -> Resources:
             asked.ephemeral_storage_bytes + int(number(has.get("ephemeral-storage"))),
         )
     return asked
-
-
-def number(quantity: object) -> float:
-    """A Kubernetes quantity, 0 when it is none."""
-    found = _QUANTITY.fullmatch(str(quantity)) if quantity is not None else None
-    if found is None:
-        return 0.0
-    value, unit = float(found[1]), found[2] or ""
-    if unit == "m":
-        return value / 1000
-    if not unit:
-        return value
-    power = _POWERS.upper().index(unit[0].upper()) + 1
-    return value * (1024.0 if unit.endswith("i") else 1000.0) ** power

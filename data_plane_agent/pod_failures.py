@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from whimbrel.spec import Failure, Owner
 
 from data_plane_agent.pod_settings import PodSettings
-from data_plane_agent.pod_sight import Sight
+from data_plane_agent.pod_sight import IMAGE_WAITS, Sight
 
 CREATE_SECONDS = 60.0
 """A container may fail to be made: a secret may come late. Shorter fails runs that a roll-out of
 secrets delays, longer hides a wrong name."""
-BAD_IMAGE_SECONDS = 30.0
+BAD_IMAGE_SECONDS = 90.0
 """An image that its registry says it has not, or won't give, may still be pushed: shorter fails a
 run that a build overtakes, longer hides a wrong name."""
 
@@ -33,9 +33,8 @@ _NODE_REFUSED = (
 )  # fmt: skip
 _NO_SUCH_IMAGE = (
     "not found", "manifest unknown", "unauthorized", "denied", "authentication required",
-    "no basic auth", "forbidden", "repository does not exist", "failed to resolve reference",
+    "no basic auth", "forbidden", "repository does not exist",
 )  # fmt: skip
-_PULL_FAILS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
 _NEVER = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
 _MAKE_FAILS = ("CreateContainerConfigError", "CreateContainerError")
 _START_FAILS = ("ContainerCannotRun", "StartError", "RunContainerError", "CannotRun")
@@ -45,12 +44,15 @@ _SIGKILL, _SIGTERM = 137, 143
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """What the pod itself does not say. `node_silent_seconds` since its node was last ready, 0 =
-    it is; `stuck_seconds` since it was first seen waiting for its present reason."""
+    it is; `stuck_seconds` since it was first seen waiting for its present reason; `image_said` is
+    the newest error of a pull, which the kubelet does not repeat while it backs off. `exclusive`:
+    two attempts must never run at once, so a node that is not heard proves nothing."""
 
     gone: bool = False
     node_silent_seconds: float = 0.0
     stuck_seconds: float = 0.0
-    memory_limit: int = 0
+    image_said: str = ""
+    exclusive: bool = False
 
 
 def ended(sight: Sight, about: Circumstances) -> Failure:
@@ -58,7 +60,7 @@ def ended(sight: Sight, about: Circumstances) -> Failure:
     return (
         _disrupted(sight)
         or _by_status(sight)
-        or _by_container(sight, about)
+        or _by_container(sight)
         or _system("pod_lost", "its pod was deleted by somebody else")
     )
 
@@ -67,14 +69,15 @@ def given_up(sight: Sight, about: Circumstances, settings: PodSettings) -> Failu
     """Of a pod that is there and will not end by itself; None = wait on."""
     if sight.over:
         return None
-    silent = about.node_silent_seconds
+    silent = 0.0 if about.exclusive else about.node_silent_seconds
     if silent and (sight.deleting_ns or silent > settings.lost_seconds):
         return _system("node_lost", f"node {sight.host} is not heard any more")
     said = f"{sight.waiting}: {sight.waiting_message}".strip(": ")
     if sight.waiting in _NEVER:
         return _config("image", f"its image can't be used: {said}")
-    if sight.waiting in _PULL_FAILS:
-        known_bad = any(word in sight.waiting_message.lower() for word in _NO_SUCH_IMAGE)
+    if sight.waiting in IMAGE_WAITS:
+        said = f"{sight.waiting}: {about.image_said or sight.waiting_message}"
+        known_bad = any(word in said.lower() for word in _NO_SUCH_IMAGE)
         limit = min(BAD_IMAGE_SECONDS, settings.image_seconds) if known_bad else (
             settings.image_seconds
         )  # fmt: skip
@@ -88,7 +91,7 @@ def given_up(sight: Sight, about: Circumstances, settings: PodSettings) -> Failu
 def _disrupted(sight: Sight) -> Failure | None:
     if not sight.disrupted:
         return None
-    if sight.disrupted == "TerminationByKubelet" and (failure := _evicted(sight)):
+    if sight.disrupted == "TerminationByKubelet" and (failure := _by_status(sight)):
         return failure
     kind, why = _DISRUPTIONS.get(sight.disrupted, ("evicted", sight.disrupted))
     where = f" (node {sight.host})" if sight.host else ""
@@ -120,13 +123,17 @@ def _by_status(sight: Sight) -> Failure | None:
     return None
 
 
-def _by_container(sight: Sight, about: Circumstances) -> Failure | None:
+def _by_container(sight: Sight) -> Failure | None:
     end = sight.ended
     if end is None:
         return None
     if end.reason == "OOMKilled":
-        limit = f" of {about.memory_limit / 2**20:.0f} MiB" if about.memory_limit else ""
-        return _user("oom", f"it needed more memory than its limit{limit}: raise limits=mem")
+        limit = f" of {sight.memory_limit / 2**20:.0f} MiB" if sight.memory_limit else ""
+        return _user(
+            "oom",
+            f"it needed more memory than its limit{limit}: ask for more with "
+            "limits=Resources(mem=...) or hold less at a time",
+        )
     if end.reason in _START_FAILS or end.exit_code in (126, 127, 128):
         return _config("image", f"its image can't run whimbrel: {end.reason} {end.message}".strip())
     if sight.deleting_ns and end.exit_code in (_SIGKILL, _SIGTERM):

@@ -4,16 +4,21 @@ Kept by `pods.py`, changed by it and by `pod_making.py`; everything in it can be
 cluster, but for an attempt whose pod is still to be made.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from whimbrel.spec import Resources
+
 from data_plane_agent.launcher import Attempt, AttemptKey
+from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_orders import Sender
 from data_plane_agent.pod_sight import Sight
 
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """`attempt` is None for one found after the agent's restart. `obstacle` is why its pod can't be
+    """`attempt` is None for one found after the agent's restart. `unsure`: a create had no answer,
+    there may be a pod. `shown`: the watch has told of its pod. `obstacle` is why the pod can't be
     made now. Times are of the launcher's monotonic clock."""
 
     key: AttemptKey
@@ -24,10 +29,15 @@ class Held:
     avoid: tuple[str, ...] = ()
     folder: str = ""
     uid: str = ""
+    unsure: bool = False
     sight: Sight | None = None
+    shown: bool = False
+    made_at: float = 0.0
+    requests: Resources | None = None
     obstacle: str = ""
     stuck_on: str = ""
     stuck_since: float = 0.0
+    image_said: str = ""
     silent_since: float = 0.0
     told_started: bool = False
     told_unplaceable: bool = False
@@ -38,14 +48,23 @@ class Held:
     def sender(self) -> Sender | None:
         return Sender(self.key, self.folder) if self.folder else None
 
+    def is_of(self, sight: Sight) -> bool:
+        """Whether this pod is the attempt's: not one of the same name that is on its way out."""
+        if self.uid:
+            return self.uid == sight.uid
+        return bool(self.folder) and self.folder == sight.folder
+
     def see(self, sight: Sight, now: float) -> None:
         self.sight = sight
         self.uid = sight.uid
         self.folder = sight.folder or self.folder
         self.avoid = sight.avoid
         self.obstacle = ""
-        if sight.waiting != self.stuck_on:
-            self.stuck_on, self.stuck_since = sight.waiting, now
+        if sight.stuck_on != self.stuck_on:
+            self.stuck_on, self.stuck_since = sight.stuck_on, now
+            self.image_said = ""
+        if sight.waiting == "ErrImagePull":
+            self.image_said = sight.waiting_message
 
     @property
     def no_room(self) -> str:
@@ -54,8 +73,35 @@ class Held:
             return self.obstacle
         return "" if self.sight.over else self.sight.unschedulable
 
+    def circumstances(self, now: float, *, silent: bool) -> Circumstances:
+        """`silent`: its node is not heard at the moment."""
+        self.silent_since = (self.silent_since or now) if silent else 0.0
+        return Circumstances(
+            # Never 0 where it is silent: 0 means that it is not.
+            node_silent_seconds=now - self.silent_since + 0.001 if silent else 0.0,
+            stuck_seconds=now - self.stuck_since if self.stuck_on else 0.0,
+            image_said=self.image_said,
+        )
+
+
+def load(held: Iterable[Held]) -> tuple[list[Resources], int, int]:
+    """What those that are not over ask for, how many run, how many do not yet."""
+    asked: list[Resources] = []
+    running = queued = 0
+    for one in held:
+        if one.sight is not None and one.sight.over:
+            continue
+        if one.sight is not None and one.sight.running:
+            running += 1
+        else:
+            queued += 1
+        if one.requests is not None:
+            asked.append(one.requests)
+    return asked, running, queued
+
 
 def held_of(sight: Sight, now: float) -> Held:
     held = Held(sight.key, sight.name, sight.input_digest, now)
     held.see(sight, now)
+    held.shown = True
     return held

@@ -7,17 +7,19 @@ shows it.
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_plane_agent.pod_api import ApiError, PodApi
+from data_plane_agent.pod_clock import REAL, Clock
 
 IDLE_SECONDS = 60.0
 """After the last reader a log is followed no more. Shorter begins anew for a slow reader, longer
 holds a connection for nobody."""
 MOST_BYTES = 16 * 1024 * 1024
+AGAIN_SECONDS = 10.0
+"""A stream that ended though its pod runs on is followed again. Shorter reads a long log again and
+again, longer lets a reader wait."""
 FIRST_READ_SECONDS = 2.0
 """The first reader waits for the first bytes at most so long."""
 
@@ -25,15 +27,14 @@ FIRST_READ_SECONDS = 2.0
 @dataclass(slots=True)
 class Tap:
     path: Path
-    task: "asyncio.Task[None]"
     some: asyncio.Event
     read_at: float
+    begun_at: float = 0.0
+    task: "asyncio.Task[None] | None" = None
 
 
 class PodLogs:
-    def __init__(
-        self, api: PodApi, folder: Path, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, api: PodApi, folder: Path, *, clock: Clock = REAL) -> None:
         self._api = api
         self._folder = folder
         self._clock = clock
@@ -45,22 +46,25 @@ class PodLogs:
             tap = self._open(pod)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tap.some.wait(), FIRST_READ_SECONDS)
-        tap.read_at = self._clock()
+        tap.read_at = self._clock.now()
+        if tap.task and tap.task.done() and tap.read_at - tap.begun_at > AGAIN_SECONDS:
+            self._begin(pod, tap)  # whoever asks says that the pod runs
         return await asyncio.to_thread(_part, tap.path, offset, limit)
 
     def close(self, pod: str) -> None:
         tap = self._taps.pop(pod, None)
         if tap is not None:
-            tap.task.cancel()
+            if tap.task is not None:
+                tap.task.cancel()
             tap.path.unlink(missing_ok=True)
 
     def end_idle(self) -> None:
-        now = self._clock()
+        now = self._clock.now()
         for pod in [p for p, tap in self._taps.items() if now - tap.read_at > IDLE_SECONDS]:
             self.close(pod)
 
     async def end(self) -> None:
-        tasks = [tap.task for tap in self._taps.values()]
+        tasks = [tap.task for tap in self._taps.values() if tap.task is not None]
         for pod in list(self._taps):
             self.close(pod)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -75,25 +79,33 @@ class PodLogs:
             return bytes(data)
         return bytes(data)
 
+    def followed(self, pod: str) -> bytes:
+        """What readers have seen of it."""
+        tap = self._taps.get(pod)
+        return b"" if tap is None else _part(tap.path, 0, MOST_BYTES)
+
     def _open(self, pod: str) -> Tap:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{pod}.log"
-        some = asyncio.Event()
-        task = asyncio.create_task(self._follow(pod, path, some), name=f"log of {pod}")
-        tap = self._taps[pod] = Tap(path, task, some, self._clock())
+        path.unlink(missing_ok=True)
+        path.touch()
+        tap = self._taps[pod] = Tap(path, asyncio.Event(), self._clock.now())
+        self._begin(pod, tap)
         return tap
 
-    async def _follow(self, pod: str, path: Path, some: asyncio.Event) -> None:
-        """A broken stream begins anew: the bytes are the same."""
+    def _begin(self, pod: str, tap: Tap) -> None:
+        tap.begun_at = self._clock.now()
+        tap.task = asyncio.create_task(self._follow(pod, tap), name=f"log of {pod}")
+
+    async def _follow(self, pod: str, tap: Tap) -> None:
+        """A broken stream begins anew, over what is there: the bytes are the same."""
         while True:
-            size = 0
-            with contextlib.suppress(ApiError), path.open("wb", buffering=0) as file:
+            with contextlib.suppress(ApiError), tap.path.open("r+b", buffering=0) as file:
                 async for chunk in self._api.log(pod, follow=True, limit_bytes=MOST_BYTES):
                     file.write(chunk)
-                    size += len(chunk)
-                    some.set()
+                    tap.some.set()
                 return
-            await asyncio.sleep(1.0)
+            await self._clock.sleep(1.0)
 
 
 def _part(path: Path, offset: int, limit: int) -> bytes:

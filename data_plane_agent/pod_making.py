@@ -7,7 +7,7 @@ waited for: an attempt is only given up when waiting can't help.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Container
 from fnmatch import fnmatchcase
 
 from whimbrel.errors import Unreachable, WhimbrelError
@@ -17,6 +17,7 @@ from whimbrel.spec import Failure, Owner
 
 from data_plane_agent.launcher import Attempt
 from data_plane_agent.pod_api import ApiDown, ApiError, Denied, Invalid, PodApi, Taken
+from data_plane_agent.pod_clock import REAL, Clock
 from data_plane_agent.pod_codec import image_of, manifest
 from data_plane_agent.pod_held import Held
 from data_plane_agent.pod_orders import Order, Orders
@@ -46,26 +47,30 @@ class Maker:
         orders: Orders,
         settings: PodSettings,
         *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        doomed: Container[str],
+        clock: Clock = REAL,
     ) -> None:
+        """`doomed` are the uids of pods that are being deleted."""
         self._api = api
         self._orders = orders
         self._settings = settings
-        self._sleep = sleep
+        self._doomed = doomed
+        self._clock = clock
         self._gate = asyncio.Semaphore(settings.creates_at_once)
 
     async def make(self, held: Held) -> Sight | None:
-        """The pod as it was made or found, None when it was cancelled meanwhile. Raises NotMade."""
+        """The pod as it was made or found, also when it was cancelled meanwhile; None when it was
+        and there is no pod. Raises NotMade."""
         attempt = held.attempt
         assert attempt is not None
         self._refuse(attempt)
         pause, order = FIRST_PAUSE, None
-        while not held.cancelled:
+        while True:
             floor = 0.0
             try:
                 async with self._gate:
                     if held.cancelled:
-                        return None
+                        return await self._left(held) if held.unsure else None
                     order = order or await self._orders.write(attempt, pod=held.name)
                     held.folder = order.folder
                     if (made := await self._create(attempt, order, held)) is not None:
@@ -85,23 +90,35 @@ class Maker:
                 held.obstacle = error.message
             except Invalid as error:
                 raise NotMade(Failure(Owner.CONFIG, "pod_config", error.message)) from error
-            except ApiError as error:
-                if not isinstance(error, ApiDown):
-                    log.warning("pod %s can't be made: %s", held.name, error.message)
-                    held.obstacle = error.message
+            except ApiDown as error:
+                held.obstacle = f"the API server does not answer: {error.message}"
                 floor = error.retry_after or 0.0
-            await self._sleep(max(floor, pause * (0.5 + random.random() / 2)))
+            except ApiError as error:
+                log.warning("pod %s can't be made: %s", held.name, error.message)
+                held.obstacle = error.message
+            await self._clock.sleep(max(floor, pause * (0.5 + random.random() / 2)))
             pause = min(pause * 2, LONGEST_PAUSE)
-        return None
 
     async def _create(self, attempt: Attempt, order: Order, held: Held) -> Sight | None:
         """None: another pod of this name is on its way out."""
+        unsure, held.unsure = held.unsure, True
         try:
             made = await self._api.create(manifest(attempt, order, self._settings))
         except Taken:
             return await self._adopt(order, held)
+        except ApiDown:
+            raise
+        except ApiError:
+            held.unsure = unsure  # this one was refused, one before it may not have been
+            raise
         crash_point("pods.after_create")
         return sight(made)
+
+    async def _left(self, held: Held) -> Sight | None:
+        """The pod of a cancelled attempt, if a create without an answer made it."""
+        found = await self._api.get(held.name)
+        there = None if found is None else sight(found)
+        return there if there is not None and held.is_of(there) else None
 
     async def _adopt(self, order: Order, held: Held) -> Sight | None:
         """Ours, if it was made for the very same: an earlier try whose answer was lost."""
@@ -109,9 +126,11 @@ class Maker:
         there = None if found is None else sight(found)
         if found is None:
             return None
-        if there is not None and there.order_digest == order.digest and not there.deleting_ns:
+        same = there is not None and there.order_digest == order.digest
+        if there is not None and same and not there.deleting_ns and there.uid not in self._doomed:
             held.folder = there.folder
             return there
+        held.obstacle = "a pod of this name from before is not gone yet"
         uid = str(found["metadata"]["uid"])
         await self._api.delete(held.name, uid=uid, grace_seconds=0 if there is None else None)
         return None

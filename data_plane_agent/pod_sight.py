@@ -12,6 +12,10 @@ from data_plane_agent.api_errors import Object
 from data_plane_agent.api_json import part
 from data_plane_agent.launcher import AttemptKey
 from data_plane_agent.pod_codec import CONTAINER, PREFIX
+from data_plane_agent.pod_quantities import number
+
+IMAGE_WAITS = ("ErrImagePull", "ImagePullBackOff", "RegistryUnavailable", "ImageInspectError")
+"""These take turns while an image does not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,8 @@ class Ended:
 @dataclass(frozen=True, slots=True)
 class Sight:
     """`phase` is Kubernetes' own word. `disrupted` is the reason of a DisruptionTarget condition,
-    `waiting` that of a container that can't start. Times are Unix ns, 0 = not yet."""
+    `waiting` that of a container that can't start. Times are Unix ns, 0 = not yet; `memory_limit`
+    is in bytes, 0 = none."""
 
     name: str
     uid: str
@@ -37,6 +42,8 @@ class Sight:
     order_digest: str
     folder: str
     avoid: tuple[str, ...]
+    image: str
+    memory_limit: int
     host: str
     phase: str
     created_ns: int
@@ -58,6 +65,11 @@ class Sight:
     def running(self) -> bool:
         return self.started_ns != 0 and not self.over
 
+    @property
+    def stuck_on(self) -> str:
+        """What keeps it from starting, one word for what takes turns; "" = nothing."""
+        return "image" if self.waiting in IMAGE_WAITS else self.waiting
+
 
 def sight(pod: Object) -> Sight | None:
     """None when it is none of ours, or names no attempt."""
@@ -72,9 +84,12 @@ def sight(pod: Object) -> Sight | None:
         )
     except (KeyError, ValueError):
         return None
-    container = _container(status)
-    state = part(container, "state")
+    state = part(_container(status.get("containerStatuses")), "state")
+    made_of = _container(part(pod, "spec").get("containers"))
     conditions = {one.get("type"): one for one in status.get("conditions") or ()}
+    limits = part(part(made_of, "resources"), "limits")
+    ended = _ended(part(state, "terminated"))
+    started = nanoseconds(part(state, "running").get("startedAt"))
     scheduled: Object = conditions.get("PodScheduled") or {}
     target: Object = conditions.get("DisruptionTarget") or {}
     unplaced = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
@@ -87,6 +102,8 @@ def sight(pod: Object) -> Sight | None:
         order_digest=notes.get(f"{PREFIX}order-digest", ""),
         folder=notes.get(f"{PREFIX}order-folder", ""),
         avoid=tuple(filter(None, notes.get(f"{PREFIX}avoid", "").split(","))),
+        image=str(made_of.get("image") or ""),
+        memory_limit=int(number(limits.get("memory"))),
         host=part(pod, "spec").get("nodeName") or "",
         phase=status.get("phase") or "Pending",
         created_ns=nanoseconds(metadata.get("creationTimestamp")),
@@ -94,18 +111,17 @@ def sight(pod: Object) -> Sight | None:
         unschedulable=str(scheduled.get("message") or "no node has room") if unplaced else "",
         waiting=str(part(state, "waiting").get("reason") or ""),
         waiting_message=str(part(state, "waiting").get("message") or ""),
-        started_ns=nanoseconds(part(state, "running").get("startedAt")),
-        ended=_ended(part(state, "terminated")),
+        started_ns=started or (ended.started_ns if ended else 0),
+        ended=ended,
         disrupted=str(target.get("reason") or "unknown") if hit else "",
         reason=str(status.get("reason") or ""),
         message=str(status.get("message") or target.get("message") or ""),
     )
 
 
-def _container(status: Object) -> Object:
-    found: list[Object] = status.get("containerStatuses") or []
+def _container(found: list[Object] | None) -> Object:
     nothing: Object = {}
-    return next((one for one in found if one.get("name") == CONTAINER), nothing)
+    return next((one for one in found or () if one.get("name") == CONTAINER), nothing)
 
 
 def _ended(state: Object) -> Ended | None:

@@ -6,17 +6,14 @@ lists the pods by label and goes on.
 """
 
 import asyncio
-import contextlib
 import logging
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from whimbrel.runtime_frames import Message
-from whimbrel.runtime_store import UnreadableInput
-from whimbrel.spec import Artifact, Failure
+from whimbrel.spec import Artifact, Failure, Owner
 
 from data_plane_agent import pod_access, pod_capacity, pod_failures
 from data_plane_agent.blobs import Blobs
@@ -28,44 +25,35 @@ from data_plane_agent.launcher import (
     Capacity,
     Finished,
     Found,
-    Logs,
-    Offer,
     Saved,
     Started,
     Unplaceable,
 )
 from data_plane_agent.mailbox import Mailbox
-from data_plane_agent.pod_api import ApiError, PodApi
-from data_plane_agent.pod_capacity import NodeSight
-from data_plane_agent.pod_codec import image_of, pod_name, selector
+from data_plane_agent.pod_api import ApiError, Object, PodApi
+from data_plane_agent.pod_clock import REAL, Clock
+from data_plane_agent.pod_cluster import Cluster
+from data_plane_agent.pod_codec import MOST_AVOIDED, pod_name, selector
+from data_plane_agent.pod_ends import Ends
 from data_plane_agent.pod_failures import Circumstances
-from data_plane_agent.pod_held import Held, held_of
+from data_plane_agent.pod_held import Held, held_of, load
 from data_plane_agent.pod_logs import PodLogs
 from data_plane_agent.pod_making import Maker, NotMade
 from data_plane_agent.pod_orders import Orders, Sender
+from data_plane_agent.pod_removal import Removal
 from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.pod_sight import Sight, sight
-from data_plane_agent.process_answers import end_of
 from data_plane_agent.reflector import Change, Gone, Listed, Reflector, Seen
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 """Between two looks at what waits: limits are kept to about this."""
-PULSE_SECONDS = 2.0
-"""Between two questions whether the API server is well. Shorter asks for nothing, longer sends runs
-to a cluster that can't start them."""
-ANSWER_SECONDS = 60.0
-"""For an answer in a store that is away. Shorter computes again what was done, longer holds up a
-retry."""
-RESCUE_SECONDS = 10.0
-"""For the log of a pod that did not store it itself."""
-ILL_SECONDS = 3.0
-"""Without an answer of the API server. Shorter turns work away for a hiccup, longer sends it to a
-cluster that can't start it."""
-REFUSED_IMAGE_SECONDS = 600.0
-"""An image that could not be had counts as not there. Shorter fails run after run, longer keeps
-them away from a cluster that has it again."""
+UNSHOWN_SECONDS = 30.0
+"""A pod that was made and that no watch shows is asked for. Shorter asks while a watch is broken,
+longer leaves an attempt waiting whose pod was deleted meanwhile."""
+KILL_SECONDS = 20.0
+"""To delete all pods when told to at the end. Shorter leaves some to the next agent's sweep."""
 
 
 class PodLauncher:
@@ -80,34 +68,36 @@ class PodLauncher:
         settings: PodSettings,
         *,
         data_dir: Path,
-        clock: Callable[[], float] = time.monotonic,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock: Clock = REAL,
     ) -> None:
         self.blobs = blobs
         self.settings = settings
         self._api = api
         self._orders = orders
-        self._clock, self._clock_ns = clock, clock_ns
-        self._maker = Maker(api, orders, settings)
+        self._clock = clock
+        self._removal = Removal(api, data_dir / "removed-pods", clock=clock)
+        self._maker = Maker(api, orders, settings, doomed=self._removal, clock=clock)
         self._logs = PodLogs(api, data_dir / "logs", clock=clock)
+        cluster, now, sleep = settings.cluster, clock.now, clock.sleep
         self._mailbox = Mailbox(
-            blobs, orders, cluster=settings.cluster, known=self._senders, saved=self._saved
+            blobs, orders, cluster=cluster, known=self._senders, saved=self._saved, sleep=sleep
         )
+        self._ends = Ends(orders, self._mailbox, self._logs, clock=clock)
         self._pods = Reflector(
-            api, "pods", on_change=self._pod_changed, selector=selector(settings.cluster)
+            api, "pods", on_change=self._changed, selector=selector(cluster), clock=now, sleep=sleep
         )
-        self._nodes = Reflector(api, "nodes", on_change=self._node_changed)
-        self._node_sights: dict[str, NodeSight] = {}
+        self._cluster = Cluster(api, gpu_resource=settings.gpu_resource, clock=clock)
         self._held: dict[str, Held] = {}
+        self._making: dict[str, asyncio.Task[None]] = {}
         self._found: dict[AttemptKey, str] | None = None
         self._found_known = asyncio.Event()
+        self._leaving: set[str] = set()  # uids of pods whose end is being taken
         self._events: list[tuple[AttemptEvent, Held]] = []
         self._news = asyncio.Event()
-        self._refused_images: dict[str, float] = {}
-        self._no_pulse = ""
-        self._ill_since: float | None = None
-        self._swept_at = clock()
+        self._swept_at = clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loops: set[asyncio.Task[None]] = set()
+        self._broken: BaseException | None = None
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -119,20 +109,26 @@ class PodLauncher:
             await pod_access.check(self._api)
         except ApiError as error:
             log.warning("the API server does not answer yet: %s", error.message)
-        self._spawn(self._pods.run(), "pods")
-        self._spawn(self._nodes.run(), "nodes")
-        self._spawn(self._mailbox.run(), "mailbox")
-        self._spawn(self._pulse_forever(), "pulse of the API server")
-        self._spawn(self._tick_forever(), "pod launcher ticks")
+        for work, name in (
+            (self._pods.run(), "pods"),
+            (self._cluster.reflector.run(), "nodes"),
+            (self._cluster.pulse_forever(), "pulse of the API server"),
+            (self._mailbox.run(), "mailbox"),
+            (self._tick_forever(), "pod launcher ticks"),
+        ):
+            self._loops.add(self._spawn(work, name))
 
     async def close(self, *, kill: bool) -> None:
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._logs.end()
         if kill:
             held = [one for one in self._held.values() if one.uid]
-            await asyncio.gather(*(self._delete(one.name, one.uid) for one in held))
+            work = [self._removal.stop(one.name, one.uid) for one in held]
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.gather(*work), KILL_SECONDS)
         await self._api.close()
 
     # -- the seam ---------------------------------------------------------------------------------
@@ -141,18 +137,22 @@ class PodLauncher:
         for attempt in attempts:
             name = pod_name(attempt.key)
             if name not in self._held:
-                held = Held(attempt.key, name, attempt.input_digest, self._clock(), attempt)
-                held.avoid = attempt.avoid
+                held = Held(attempt.key, name, attempt.input_digest, self._clock.now(), attempt)
+                held.avoid = attempt.avoid[:MOST_AVOIDED]
                 self._held[name] = held
-                self._spawn(self._make(held), f"make {name}")
+                before = self._making.get(name)
+                self._making[name] = self._spawn(self._make(held, before), f"make {name}")
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
-        """`Found` also names attempts that have ended meanwhile: their end follows."""
+        """`Found` also names attempts that have ended meanwhile: their end follows. Raises what
+        broke a loop of the launcher: the agent is to be started anew."""
         await self._found_known.wait()
         yield [Found(self._found or {})]
         while True:
             await self._news.wait()
             self._news.clear()
+            if self._broken is not None:
+                raise RuntimeError("the pod launcher is broken") from self._broken
             told, self._events = self._events, []
             batch: list[AttemptEvent] = []
             ended: list[Held] = []
@@ -163,10 +163,13 @@ class PodLauncher:
                 if isinstance(event, Finished | Broke):
                     ended.append(held)
                     del self._held[held.name]
+                    self._leaving.add(held.uid)
             if batch:
                 yield batch
             for held in ended:  # whoever asks for the next batch has this one
-                self._spawn(self._put_away(held), f"put away {held.name}")
+                self._leaving.discard(held.uid)
+                if held.uid:
+                    self._put_away(held.name, held.uid)
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         for key in keys:
@@ -176,25 +179,17 @@ class PodLauncher:
             held.cancelled = True
             self._logs.close(held.name)
             if held.uid:
-                self._spawn(self._delete(held.name, held.uid), f"delete {held.name}")
+                self._removal.note(held.uid)
+                self._spawn(self._removal.stop(held.name, held.uid), f"delete {held.name}")
 
     def capacity(self) -> Capacity:
-        nodes = list(self._node_sights.values())
-        asked: list[Any] = []
-        running = queued = 0
-        for held in self._held.values():
-            pod, seen = self._pods.items.get(held.name), held.sight
-            if pod is not None and seen is not None and not seen.over:
-                asked.append(pod_capacity.requests_of(pod, gpu_resource=self.settings.gpu_resource))
-            running += seen is not None and seen.running
-            queued += seen is None or (not seen.running and not seen.over)
+        """`allocatable` is what the largest node has, as a task must fit into one; `free` is of all
+        nodes together."""
+        asked, running, queued = load(self._held.values())
+        ill = self._cluster.ill or ("" if self._found_known.is_set() else "its pods are not known")
+        free = self._cluster.free(asked)
         return Capacity(
-            allocatable=pod_capacity.largest(nodes),
-            free=pod_capacity.free(nodes, asked),
-            running=running,
-            queued=queued,
-            ill=self._ill(),
-            offer=self._offer(),
+            self._cluster.largest(), free, running, queued, ill, self._cluster.offer(self.settings)
         )
 
     async def read_log(
@@ -204,183 +199,132 @@ class PodLauncher:
         held = self._held.get(pod_name(key))
         if held is None or stream != "stdout":
             return b"", True
-        if held.sight is None or not held.sight.host:
+        if held.sight is None or not held.sight.started_ns:
             return b"", False
         return await self._logs.read(held.name, offset=offset, limit=limit), False
 
     # -- making -----------------------------------------------------------------------------------
 
-    async def _make(self, held: Held) -> None:
+    async def _make(self, held: Held, before: "asyncio.Task[None] | None") -> None:
+        """`before`: the same attempt was started before, and cancelled: its pod is to be gone."""
         try:
+            if before is not None:
+                await asyncio.wait([before])
             made = await self._maker.make(held)
         except NotMade as error:
-            now = self._clock_ns()
-            self._end(held, Broke(held.key, error.failure, now, now, unreadable=error.unreadable))
-            return
+            now, unreadable = self._clock.now_ns(), error.unreadable
+            return self._tell(Broke(held.key, error.failure, now, now, unreadable=unreadable), held)
+        finally:
+            if self._making.get(held.name) is asyncio.current_task():
+                del self._making[held.name]
         if made is None:
-            return
+            return None
+        held.uid = made.uid
         if held.cancelled:
-            await self._delete(held.name, made.uid)
-            return
+            return await self._removal.stop(held.name, held.uid)
         if held.attempt is not None:
             held.attempt = replace(held.attempt, inputs={})  # the order has them
+        held.made_at = self._clock.now()
         if held.sight is None:  # the watch may have been faster
             self._see(held, made)
 
     # -- what the cluster tells -------------------------------------------------------------------
 
-    def _pod_changed(self, change: Change) -> None:
+    def _changed(self, change: Change) -> None:
         match change:
             case Listed():
+                self._removal.listed([pod["metadata"]["uid"] for pod in self._pods.items.values()])
                 if self._found is None:
                     self._take_over()
             case Seen(pod):
-                seen = sight(pod)
-                if seen is not None and self._found is not None:
-                    held = self._held.get(seen.name)
-                    if held is not None and held.uid in ("", seen.uid):
-                        self._see(held, seen)
+                if (held := self._of(pod)) is not None:
+                    held.shown = True
             case Gone(pod):
-                seen = sight(pod)
-                held = None if seen is None else self._held.get(seen.name)
-                if seen is not None and held is not None and held.uid in ("", seen.uid):
-                    self._see(held, seen)
+                self._removal.gone(pod["metadata"]["uid"])
+                if (held := self._of(pod)) is not None:
                     self._begin_end(held, Circumstances(gone=True))
 
+    def _of(self, pod: Object) -> Held | None:
+        """Whose pod this is, with its new state taken in."""
+        seen = sight(pod)
+        held = None if seen is None or self._found is None else self._held.get(seen.name)
+        if seen is None or held is None or not held.is_of(seen):
+            return None
+        if held.requests is None:
+            held.requests = pod_capacity.requests_of(pod, gpu_resource=self.settings.gpu_resource)
+        self._see(held, seen)
+        return held
+
     def _take_over(self) -> None:
-        """The first complete list: what an earlier agent left."""
+        """The first complete list: what an earlier agent left. What it has told of, or cancelled,
+        is only put away."""
         found: dict[AttemptKey, str] = {}
         for pod in self._pods.items.values():
             seen = sight(pod)
-            if seen is None or (seen.deleting_ns and not seen.over):
-                continue  # the sweep sees to it
+            if seen is None:
+                continue
+            if seen.uid in self._removal:
+                self._put_away(seen.name, seen.uid)
+                continue
             found[seen.key] = seen.input_digest
-            self._held[seen.name] = held_of(seen, self._clock())
+            held = self._held[seen.name] = held_of(seen, self._clock.now())
+            held.requests = pod_capacity.requests_of(pod, gpu_resource=self.settings.gpu_resource)
         self._found = found
         self._found_known.set()
         for held in list(self._held.values()):
             if held.sight is not None:
                 self._see(held, held.sight)
 
-    def _node_changed(self, change: Change) -> None:
-        match change:
-            case Seen(node):
-                seen = pod_capacity.node_sight(node, gpu_resource=self.settings.gpu_resource)
-                self._node_sights[seen.name] = seen
-            case Gone(node):
-                self._node_sights.pop(node["metadata"]["name"], None)
-            case Listed():
-                pass
-
     def _see(self, held: Held, seen: Sight) -> None:
-        held.see(seen, self._clock())
-        if seen.over:
-            self._begin_end(held, Circumstances())
-        elif seen.running and not held.told_started:
+        held.see(seen, self._clock.now())
+        if seen.started_ns and not held.told_started:
             held.told_started = True
             avoided = tuple(host for host in held.avoid if host != seen.host)
             self._tell(Started(held.key, seen.started_ns, seen.host, avoided), held)
+        if seen.over:
+            self._begin_end(held, Circumstances())
 
     # -- ends -------------------------------------------------------------------------------------
 
     def _begin_end(self, held: Held, about: Circumstances, failure: Failure | None = None) -> None:
         if not held.ending:
             held.ending = True
-            self._spawn(self._finish(held, about, failure), f"end {held.name}")
+            self._spawn(self._end(held, about, failure), f"end {held.name}")
 
-    async def _finish(self, held: Held, about: Circumstances, failure: Failure | None) -> None:
-        """Tells the end once all that belongs to it is known: answer, last checkpoint, log."""
-        seen, sender = held.sight, held.sender
-        assert seen is not None
-        answer = await self._answer(seen, sender) if failure is None and sender else None
-        if answer is not None:
-            self._mailbox.heard(held.name, answer)
-            self._end(held, replace(end_of(answer), host=seen.host))
-            return
-        if sender is not None:
-            with contextlib.suppress(Exception):  # a checkpoint less: no reason to tell no end
-                await asyncio.wait_for(self._mailbox.look(held.name), RESCUE_SECONDS)
-        if failure is None:
-            limit = held.attempt.limits.mem_bytes if held.attempt else 0
-            failure = pod_failures.ended(seen, replace(about, memory_limit=limit))
-        if failure.kind == "image" and held.attempt is not None:
-            self._refused_images[image_of(held.attempt, self.settings)] = self._clock()
-        began = seen.started_ns or (seen.ended.started_ns if seen.ended else 0)
-        logs = Logs(stdout=await self._rescued(held, sender)) if began else Logs()
-        now = self._clock_ns()
-        stopped = seen.ended.ended_ns if seen.ended and seen.ended.ended_ns else now
-        named = replace(failure, node=held.key.node)
-        self._end(held, Broke(held.key, named, began or now, stopped, logs, host=seen.host))
-
-    async def _answer(self, seen: Sight, sender: Sender) -> Message | None:
-        text = seen.ended.message if seen.ended else ""
-        deadline = self._clock() + ANSWER_SECONDS
-        while text:
-            try:
-                return await self._orders.answer(text, sender)
-            except UnreadableInput as error:
-                if self._clock() > deadline:
-                    log.warning("the answer of %s can't be read: %s", seen.name, error)
-                    return None
-                await asyncio.sleep(1.0)
-        return None
-
-    async def _rescued(self, held: Held, sender: Sender | None) -> Artifact | None:
-        if sender is None:
-            return None
+    async def _end(self, held: Held, about: Circumstances, failure: Failure | None) -> None:
         try:
-            async with asyncio.timeout(RESCUE_SECONDS):
-                return await self._orders.save_log(sender, await self._logs.whole(held.name))
-        except TimeoutError:
-            return None
-
-    def _end(self, held: Held, event: Finished | Broke) -> None:
-        held.ending = True
+            end = await self._ends.of(held, about, failure)
+        except Exception as error:
+            log.exception("the end of %s can't be told well: a bug", held.name)
+            now = self._clock.now_ns()
+            failure = Failure(Owner.SYSTEM, "pod_lost", f"its end can't be understood: {error!r}")
+            end = Broke(held.key, failure, now, now)
+        if isinstance(end, Broke) and end.failure.kind == "image" and held.sight is not None:
+            self._cluster.refuse(held.sight.image)
         self._logs.close(held.name)
-        self._tell(event, held)
+        self._tell(end, held)
 
-    async def _put_away(self, held: Held) -> None:
-        await asyncio.sleep(self.settings.linger_seconds)
-        if held.uid:
-            await self._delete(held.name, held.uid)
-
-    async def _delete(self, name: str, uid: str) -> None:
-        try:
-            await self._api.delete(name, uid=uid)
-        except ApiError as error:  # the sweep will
-            log.info("pod %s can't be deleted now: %s", name, error.message)
+    def _put_away(self, name: str, uid: str) -> None:
+        self._removal.note(uid)
+        after = self.settings.linger_seconds
+        self._spawn(self._removal.remove(name, uid, after=after), f"put away {name}")
 
     # -- what time brings -------------------------------------------------------------------------
 
     async def _tick_forever(self) -> None:
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await self._clock.sleep(TICK_SECONDS)
             self.tick()
 
-    async def _pulse_forever(self) -> None:
-        """A frozen API server breaks no watch for minutes: it is asked."""
-        while True:
-            try:
-                await self._api.healthy()
-                self._no_pulse = ""
-            except ApiError as error:
-                self._no_pulse = error.message
-            await asyncio.sleep(PULSE_SECONDS)
-
-    @property
-    def _sick(self) -> str:
-        return self._no_pulse or self._pods.ill or self._nodes.ill
-
     def tick(self) -> None:
-        now = self._clock()
-        ill = self._sick
-        self._ill_since = None if not ill else (self._ill_since or now)
+        now = self._clock.now()
+        self._cluster.look(self._pods.ill)
         if self._found is None:
             return
         for held in list(self._held.values()):
             self._look(held, now)
         self._logs.end_idle()
-        if now - self._swept_at >= self.settings.orphan_seconds and not ill:
+        if now - self._swept_at >= self.settings.orphan_seconds and self._cluster.well:
             self._swept_at = now
             self._sweep()
 
@@ -389,48 +333,39 @@ class PodLauncher:
         if held.no_room and not held.told_unplaceable and not patient:
             held.told_unplaceable = True
             self._tell(Unplaceable(held.key, held.no_room), held)
-        current = self._ill_since is None and self._nodes.synced.is_set()
-        if held.sight is None or held.ending or not current:
-            return  # an old picture of a cluster proves nobody's death
-        node = self._node_sights.get(held.sight.host)
-        silent = bool(held.sight.host) and (node is None or node.silent_since_ns != 0)
-        held.silent_since = (held.silent_since or now) if silent else 0.0
-        about = Circumstances(
-            node_silent_seconds=now - held.silent_since + TICK_SECONDS if silent else 0.0,
-            stuck_seconds=now - held.stuck_since if held.stuck_on else 0.0,
-        )
+        if held.sight is None or held.ending or not self._cluster.well:
+            return
+        if not held.shown and now - held.made_at > UNSHOWN_SECONDS:
+            held.made_at = now
+            self._spawn(self._ask_for(held), f"ask for {held.name}")
+        about = held.circumstances(now, silent=self._cluster.silent(held.sight.host))
         failure = pod_failures.given_up(held.sight, about, self.settings)
         if failure is not None:
             self._begin_end(held, about, failure)
 
+    async def _ask_for(self, held: Held) -> None:
+        """It may have come and gone while no watch was there to see it."""
+        try:
+            found = await self._api.get(held.name)
+        except ApiError:
+            return
+        there = None if found is None else sight(found)
+        if there is None or there.uid != held.uid:
+            self._begin_end(held, Circumstances(gone=True))
+        elif not held.shown:
+            self._see(held, there)
+
     def _sweep(self) -> None:
-        """No pod with our label may stay that nobody owns (I7)."""
-        oldest_ns = self._clock_ns() - int(self.settings.orphan_seconds * 1e9)
-        lingering_ns = self._clock_ns() - int((self.settings.linger_seconds + 60) * 1e9)
-        for pod in self._pods.items.values():
-            seen = sight(pod)
-            if seen is None or seen.deleting_ns or seen.name in self._held:
-                continue
-            if seen.created_ns < min(oldest_ns, lingering_ns):
+        """No pod with our label may stay that nobody owns (I7). A young one may be of a create
+        whose answer is on its way."""
+        oldest_ns = self._clock.now_ns() - int(self.settings.orphan_seconds * 1e9)
+        for seen in filter(None, map(sight, self._pods.items.values())):
+            held = self._held.get(seen.name)
+            owned = (held is not None and held.is_of(seen)) or seen.uid in self._leaving
+            known = owned or seen.uid in self._removal or seen.deleting_ns
+            if not known and seen.created_ns < oldest_ns:
                 log.warning("pod %s belongs to nobody: deleted", seen.name)
-                self._spawn(self._delete(seen.name, seen.uid), f"delete {seen.name}")
-
-    def _ill(self) -> str:
-        if self._found is None or not self._nodes.synced.is_set():
-            return self._sick or "the cluster is not known yet"
-        if self._ill_since is not None and self._clock() - self._ill_since > ILL_SECONDS:
-            return self._sick
-        if not any(node.usable for node in self._node_sights.values()):
-            return "no node of it is ready"
-        return ""
-
-    def _offer(self) -> Offer:
-        now = self._clock()
-        refused = tuple(
-            image for image, at in self._refused_images.items() if now - at < REFUSED_IMAGE_SECONDS
-        )
-        images = self.settings.images and (*self.settings.images, self.settings.image)
-        return Offer(images, refused, tuple(self.settings.secrets))
+                self._spawn(self._removal.remove(seen.name, seen.uid), f"delete {seen.name}")
 
     # -- news -------------------------------------------------------------------------------------
 
@@ -448,12 +383,18 @@ class PodLauncher:
         self._events.append((event, held))
         self._news.set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._over)
+        return task
 
     def _over(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed: a bug", task.get_name(), exc_info=error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        log.error("%s failed: a bug", task.get_name(), exc_info=error)
+        if task in self._loops:
+            self._broken = error
+            self._found_known.set()
+            self._news.set()

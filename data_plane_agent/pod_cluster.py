@@ -1,0 +1,108 @@
+"""The machines of a cluster, and whether its API server answers.
+
+Kept by `pods.py`, which asks it before it believes that a node is lost and for the capacity that
+the router places by.
+"""
+
+from collections.abc import Iterable
+
+from whimbrel.spec import Resources
+
+from data_plane_agent import pod_capacity
+from data_plane_agent.launcher import Offer
+from data_plane_agent.pod_api import ApiError, PodApi
+from data_plane_agent.pod_capacity import NodeSight
+from data_plane_agent.pod_clock import REAL, Clock
+from data_plane_agent.pod_settings import PodSettings
+from data_plane_agent.reflector import Change, Gone, Listed, Reflector, Seen
+
+PULSE_SECONDS = 1.0
+"""Between two questions whether the API server is well: a frozen one breaks no watch for a long
+time. Shorter asks for nothing, longer sends runs to a cluster that can't start them."""
+ILL_SECONDS = 3.0
+"""Without an answer of the API server. Shorter turns work away for a hiccup, longer sends it to a
+cluster that can't start it."""
+REFUSED_IMAGE_SECONDS = 600.0
+"""An image that could not be had counts as not there. Shorter fails run after run, longer keeps
+them away from a cluster that has it again."""
+
+
+class Cluster:
+    def __init__(
+        self,
+        api: PodApi,
+        *,
+        gpu_resource: str,
+        clock: Clock = REAL,
+    ) -> None:
+        self._api = api
+        self._gpu_resource = gpu_resource
+        self._clock = clock
+        self._nodes: dict[str, NodeSight] = {}
+        self.reflector = Reflector(
+            api, "nodes", on_change=self._changed, clock=clock.now, sleep=clock.sleep
+        )
+        self._refused: dict[str, float] = {}
+        self._no_pulse = ""
+        self._why = ""
+        self._ill_since: float | None = None
+
+    async def pulse_forever(self) -> None:
+        while True:
+            try:
+                await self._api.healthy()
+                self._no_pulse = ""
+            except ApiError as error:
+                self._no_pulse = error.message or type(error).__name__
+            await self._clock.sleep(PULSE_SECONDS)
+
+    def look(self, pods_ill: str) -> None:
+        """To be called often: since when is something ill?"""
+        self._why = self._no_pulse or pods_ill or self.reflector.ill
+        self._ill_since = None if not self._why else (self._ill_since or self._clock.now())
+
+    @property
+    def well(self) -> bool:
+        """What is known of it is what is; an old picture proves nobody's death."""
+        return self._ill_since is None and self.reflector.synced.is_set()
+
+    @property
+    def ill(self) -> str:
+        """Why it should get no work, "" = it may."""
+        if not self.reflector.synced.is_set():
+            return self._why or "the cluster is not known yet"
+        if self._ill_since is not None and self._clock.now() - self._ill_since >= ILL_SECONDS:
+            return self._why
+        if not any(node.usable for node in self._nodes.values()):
+            return "no node of it is ready"
+        return ""
+
+    def silent(self, host: str) -> bool:
+        node = self._nodes.get(host)
+        return bool(host) and (node is None or node.silent_since_ns != 0)
+
+    def largest(self) -> Resources:
+        return pod_capacity.largest(self._nodes.values())
+
+    def free(self, requested: Iterable[Resources]) -> Resources:
+        return pod_capacity.free(self._nodes.values(), requested)
+
+    def refuse(self, image: str) -> None:
+        """It could not be had here."""
+        self._refused[image] = self._clock.now()
+
+    def offer(self, settings: PodSettings) -> Offer:
+        young = self._clock.now() - REFUSED_IMAGE_SECONDS
+        self._refused = {image: at for image, at in self._refused.items() if at > young}
+        images = settings.images and (*settings.images, settings.image)
+        return Offer(images, tuple(self._refused), tuple(settings.secrets))
+
+    def _changed(self, change: Change) -> None:
+        match change:
+            case Seen(node):
+                seen = pod_capacity.node_sight(node, gpu_resource=self._gpu_resource)
+                self._nodes[seen.name] = seen
+            case Gone(node):
+                self._nodes.pop(node["metadata"]["name"], None)
+            case Listed():
+                pass
