@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
-.PHONY: setup demo test check bench proto format clusters clusters-down
+.PHONY: setup demo test model check bench proto format clusters clusters-down
 
 setup: .venv/.installed
 
@@ -16,6 +16,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+model: setup
+	$(BIN)/python -m tests.model --all
 
 check: setup
 	$(BIN)/ruff check $(wildcard $(CODE))

@@ -1,1 +1,1 @@
-"""An explicit-state model of the protocol: every order of events within bounds, checked (ADR-0009)."""
+"""The protocol as an explicit-state model: every order of events within bounds (ADR-0009)."""

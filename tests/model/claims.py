@@ -4,10 +4,24 @@ Walked by `explore.py`; the SQL half is `ledger.claim`, the answer is read in a 
 that anything may happen in between. Hands to `work.py`.
 """
 
+from typing import Any
+
 from tests.model import ledger
 from tests.model.invariants import of_row
 from tests.model.setup import Setup
-from tests.model.state import NO_HOLD, NOTHING, TERMINAL, A, B, Agent, Hold, State, bag, changed
+from tests.model.state import (
+    NO_HOLD,
+    NOTHING,
+    TERMINAL,
+    A,
+    Agent,
+    B,
+    Hold,
+    Pod,
+    State,
+    bag,
+    changed,
+)
 from tests.model.step import Step, Steps, stopped
 
 CLAIMING = ("RECONCILING", "ACTIVE")
@@ -128,7 +142,7 @@ def answered(setup: Setup, s: State, at: int, run: int) -> Step:
                 b, reads = event.value, event.reads
     if b and reads != a and "reuse_digest" not in setup.off:
         b = NOTHING
-    kept = []
+    kept: list[Pod] = []
     for pod in s.pods:
         if pod.cluster == cluster and pod.run == run:
             stale = pod.node == B and pod.reads != a and "reuse_digest" not in setup.off
@@ -177,7 +191,7 @@ def pushed(setup: Setup, s: State, at: int, run: int) -> Steps:
         yield Step(what, held(s._replace(pods=below), at, after))
 
 
-def news(told: tuple, key: tuple) -> bool:
+def news(told: tuple[Any, ...], key: tuple[Any, ...]) -> bool:
     if not told or told[0] < key[0]:
         return True
     if told[0] > key[0] or told[1] == "refused":

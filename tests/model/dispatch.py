@@ -80,9 +80,7 @@ def placed(setup: Setup, s: State, story: Story) -> Steps:
     if not anywhere:
         after = to(s, story, None)
         if not row.owner:
-            after = after._replace(
-                rows=changed(s.rows, story.run, row._replace(phase="WAITING"))
-            )
+            after = after._replace(rows=changed(s.rows, story.run, row._replace(phase="WAITING")))
         yield Step(("no cluster will do: WAITING", "run", story.run), after)
 
 
@@ -105,7 +103,9 @@ def fenced(setup: Setup, s: State, story: Story) -> Steps:
         if row.epoch >= setup.epochs:
             yield BEYOND
         else:
-            yield Step((*what, "refused: tries above"), to(s, story, story._replace(epoch=row.epoch + 1)))
+            yield Step(
+                (*what, "refused: tries above"), to(s, story, story._replace(epoch=row.epoch + 1))
+            )
     else:
         epoch = row.epoch if story.kind == "place" else 0
         again = Story(story.kind, run, "read", epoch)

@@ -7,7 +7,19 @@ from tests.model import etcd, ledger
 from tests.model.dispatch import QUIET
 from tests.model.invariants import of_row
 from tests.model.setup import Setup
-from tests.model.state import NO_HOLD, NOTHING, TERMINAL, Agent, Late, State, Story, Value, bag, changed, without
+from tests.model.state import (
+    NO_HOLD,
+    NOTHING,
+    TERMINAL,
+    Agent,
+    Late,
+    State,
+    Story,
+    Value,
+    bag,
+    changed,
+    without,
+)
 from tests.model.step import Step, Steps, left, spent
 from tests.model.work import collect
 
@@ -36,7 +48,9 @@ def sweep_steps(setup: Setup, s: State) -> Steps:
                 step = begin(s, story, "T_claim is over, the agent only slow")
                 yield step._replace(after=spent(step.after or s, "slow"), fault=True)
         if not busy and not row.owner and row.phase == "MOVING" and "sweep_moving" not in setup.off:
-            yield begin(s, Story("place", run, "read", row.epoch), "sweeper places what is nobody's")
+            yield begin(
+                s, Story("place", run, "read", row.epoch), "sweeper places what is nobody's"
+            )
         yield from keys(setup, s, run)
 
 

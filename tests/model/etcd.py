@@ -21,7 +21,9 @@ def merged(setup: Setup, stored: Any, own: Key) -> Any:
         return own
     if stored.epoch > own.epoch or stored.cluster != own.cluster:
         return stored
-    want = own.want if "want_rises" in setup.off else max(stored.want, own.want, key=LEVEL.get)
+    want = (
+        own.want if "want_rises" in setup.off else max(stored.want, own.want, key=LEVEL.__getitem__)
+    )
     gate = own.gate if "gate_rises" in setup.off else max(stored.gate, own.gate)
     return own._replace(want=want, gate=gate)
 

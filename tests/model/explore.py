@@ -9,7 +9,17 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.model import claims, dispatch, environment, etcd, migration, outbox, sessions, takeover, work
+from tests.model import (
+    claims,
+    dispatch,
+    environment,
+    etcd,
+    migration,
+    outbox,
+    sessions,
+    takeover,
+    work,
+)
 from tests.model.invariants import of_state
 from tests.model.setup import Setup, initial
 from tests.model.state import TERMINAL, State
@@ -68,7 +78,8 @@ def canonical(setup: Setup, s: State) -> State:
             mine = [
                 i
                 for i, agent in enumerate(agents)
-                if setup.clusters[i] == cluster and agent.session == session
+                if setup.clusters[i] == cluster
+                and agent.session == session
                 and agent.state not in ("DOWN", "GONE", "RECONCILING")
             ]
             sent = [
@@ -99,7 +110,9 @@ class Names:
         self._numbers: list[dict[object, int]] = [{} for _ in State._fields]
 
     def key(self, s: State) -> bytes:
-        numbers = [of.setdefault(field, len(of)) for of, field in zip(self._numbers, s, strict=True)]
+        numbers = [
+            of.setdefault(field, len(of)) for of, field in zip(self._numbers, s, strict=True)
+        ]
         return array("I", numbers).tobytes()
 
 

@@ -68,12 +68,14 @@ def of_row(before: Row, after: Row, *, written_at: int | None = None) -> str:
     return ""
 
 
-def of_owner(s: State, event: Event, *, cluster: int, session: int, clusters: tuple[int, ...]) -> str:
+def of_owner(
+    s: State, event: Event, *, cluster: int, session: int, clusters: tuple[int, ...]
+) -> str:
     """A write was accepted: is it a former session's, while a later one holds the run?"""
     for at, agent in enumerate(s.agents):
-        if clusters[at] == cluster and agent.session > session:
-            if agent.holds[event.run].claimed == event.epoch:
-                return "I2 a former session writes although a later one has claimed the run"
+        later = clusters[at] == cluster and agent.session > session
+        if later and agent.holds[event.run].claimed == event.epoch:
+            return "I2 a former session writes although a later one has claimed the run"
     return ""
 
 

@@ -1,7 +1,7 @@
 """SQL's side: fence, claim, commit, declare. Each function is one transaction on one row.
 
-Called by the action files; answers the row afterwards and, for a commit, the verdict. The same rules
-as `control_plane/ledger`, in the same words.
+Called by the action files; answers the row afterwards and, for a commit, the verdict. The same
+rules as `control_plane/ledger`, in the same words.
 """
 
 from typing import Any

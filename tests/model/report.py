@@ -10,14 +10,14 @@ from tests.model.invariants import NAMES
 from tests.model.setup import Setup, initial
 from tests.model.state import State
 
-HEAD = f"{'scenario':<26}{'states':>9}{'transitions':>13}{'depth':>7}{'seconds':>9}  result"
+HEAD = f"{'scenario':<26}{'states':>9}{'transitions':>13}{'depth':>7}{'seconds':>9}  {'result':<28}"
 
 
 def line(found: Found) -> str:
     seen = "complete" if found.complete else "partial"
-    result = f"{found.breach}" if found.breach else f"{seen}, nothing broken"
+    result = found.breach or f"{seen}, nothing broken"
     numbers = f"{found.states:>9}{found.transitions:>13}{found.depth:>7}{found.seconds:>9.1f}"
-    return f"{found.setup.name:<26}{numbers}  {result}"
+    return f"{found.setup.name:<26}{numbers}  {result:<28}"
 
 
 def checked(setup: Setup) -> list[str]:

@@ -134,7 +134,9 @@ def lease_steps(setup: Setup, s: State) -> Steps:
             if not alive:
                 yield Step(("lease ends", cluster), ended)
             elif left(s, "pause"):
-                yield Step(("lease ends, its agent is paused", cluster), spent(ended, "pause"), True)
+                yield Step(
+                    ("lease ends, its agent is paused", cluster), spent(ended, "pause"), True
+                )
         if exclusive:
             past = session - 1 if session else s.sessions[of]
             if past > s.over[of]:

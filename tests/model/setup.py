@@ -53,6 +53,7 @@ RULES = {
     "complete": "no success before every output is live",
     "reuse_digest": "an attempt is adopted only if it read what is the input now",
     "conflict_drops": "after CONFLICT the agent forgets what it made from its own output",
+    "fenced_drops": "after an objection the agent forgets what it said of that run afterwards",
     "unreadable": "an unreadable input hands the run back, and takes what was made from it along",
     "dispatch_quiet": "a dispatcher leaves alone what a story is moving",
     "assign_after": "an assignment is written after its fence",
@@ -92,7 +93,7 @@ class Setup:
     classes: tuple[str, ...] = ("idempotent",)
     clusters: tuple[int, ...] = (1, 2)
     started: bool = True
-    faults: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
     off: frozenset[str] = frozenset()
     epochs: int = 4
     sessions: int = 3

@@ -37,9 +37,7 @@ def spent(s: State, fault: str) -> State:
 
 def stopped(pods: tuple[Pod, ...], *, cluster: int, run: int, upto: int) -> tuple[Pod, ...]:
     """Without a cluster's attempts of a run up to an epoch."""
-    return tuple(
-        p for p in pods if p.cluster != cluster or p.run != run or p.epoch > upto
-    )
+    return tuple(p for p in pods if p.cluster != cluster or p.run != run or p.epoch > upto)
 
 
 def many_gone(setup: Setup, s: State) -> bool:

@@ -8,7 +8,7 @@ from tests.model import etcd, ledger
 from tests.model.dispatch import did, to
 from tests.model.invariants import of_row, of_taking
 from tests.model.setup import Setup
-from tests.model.state import TERMINAL, Late, State, Story, bag, changed
+from tests.model.state import TERMINAL, Late, Row, State, Story, bag, changed
 from tests.model.step import BEYOND, Step, Steps, left, many_gone, spent
 
 
@@ -44,7 +44,9 @@ def takeover_steps(setup: Setup, s: State) -> Steps:
                 yield from fences(setup, s, story)
             case "declare":
                 what = ("declares what can't be read", "run", story.run)
-                after = etcd.declare(setup, to(s, story, story._replace(step="wait")), story.run, story.epoch)
+                after = etcd.declare(
+                    setup, to(s, story, story._replace(step="wait")), story.run, story.epoch
+                )
                 yield from did(s, what, Late("declare", story.run, story.epoch), after=after)
             case _:
                 yield from waits(setup, s, story)
@@ -98,9 +100,9 @@ def fences(setup: Setup, s: State, story: Story) -> Steps:
         yield Step((*what, "refused: reads again"), to(s, story, again))
 
 
-def too_late(row: object, new: object, story: Story) -> str:
+def too_late(row: Row, new: Row, story: Story) -> str:
     """Did it take a run from a session that began after the lost one?"""
-    if row != new and getattr(row, "session") > story.lost:
+    if row != new and row.session > story.lost:
         return "I2 a takeover takes a run from a later session than the lost one"
     return ""
 

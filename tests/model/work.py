@@ -3,6 +3,8 @@
 Walked by `explore.py`; everything it has to say goes to the outbox, which `outbox.py` empties.
 """
 
+from typing import cast
+
 from tests.model.claims import held
 from tests.model.invariants import of_start
 from tests.model.setup import Setup
@@ -10,8 +12,8 @@ from tests.model.state import (
     NO_HOLD,
     NOTHING,
     A,
-    B,
     Agent,
+    B,
     Event,
     Hold,
     Pod,
@@ -116,7 +118,7 @@ def collect(item: object, there: set[Value]) -> None:
     if isinstance(item, Value):
         there.add(item)
     elif isinstance(item, tuple):
-        for one in item:
+        for one in cast(tuple[object, ...], item):
             collect(one, there)
 
 
@@ -140,9 +142,7 @@ def finished(setup: Setup, s: State, at: int, run: int) -> Steps:
 
 
 def said(agent: Agent, run: int, hold: Hold, *events: Event) -> Agent:
-    return agent._replace(
-        holds=changed(agent.holds, run, hold), outbox=(*agent.outbox, *events)
-    )
+    return agent._replace(holds=changed(agent.holds, run, hold), outbox=(*agent.outbox, *events))
 
 
 def releases(setup: Setup, s: State, at: int, run: int) -> Steps:
@@ -168,7 +168,9 @@ def released(setup: Setup, s: State, at: int, run: int, kind: str) -> Step:
     epoch = hold.claimed
     events = [Event(kind, run, 0, epoch, NOTHING, NOTHING)]
     if agent.state == "DRAINING":
-        nodes = sorted({p.node for p in s.pods if (p.cluster, p.run, p.epoch) == (cluster, run, epoch)})
+        nodes = sorted(
+            {p.node for p in s.pods if (p.cluster, p.run, p.epoch) == (cluster, run, epoch)}
+        )
         saved = [Event("saved", run, node, epoch, NOTHING, NOTHING) for node in nodes]
         events = [*saved, *events] if "drain_order" not in setup.off else [*events, *saved]
     after = said(agent, run, NO_HOLD._replace(told=hold.told), *events)
@@ -185,11 +187,12 @@ def ends(setup: Setup, s: State, at: int, run: int) -> Steps:
     a, b = hold.known
     mine = any((p.cluster, p.run) == (cluster, run) for p in s.pods)
     unsent = [e for e in agent.outbox if e.run == run]
-    if a and a in s.lost and not b and not mine and not unsent and "unreadable" not in setup.off:
-        if agent.state in ("ACTIVE", "DRAINING") and free(setup, s, at, run):
-            event = Event("unreachable", run, A, hold.claimed, a, NOTHING)
-            after = said(agent, run, NO_HOLD._replace(told=hold.told), event)
-            yield Step(("can't read A: UNREACHABLE", at, "run", run), held(s, at, after))
+    unread = a and a in s.lost and not b and not mine and not unsent
+    able = agent.state in ("ACTIVE", "DRAINING") and free(setup, s, at, run)
+    if unread and able and "unreadable" not in setup.off:
+        event = Event("unreachable", run, A, hold.claimed, a, NOTHING)
+        after = said(agent, run, NO_HOLD._replace(told=hold.told), event)
+        yield Step(("can't read A: UNREACHABLE", at, "run", run), held(s, at, after))
     if b and not any(e.kind == "succeeded" and e.epoch == hold.claimed for e in unsent):
         event = Event("succeeded", run, 0, hold.claimed, NOTHING, NOTHING)
         what = ("all done: SUCCEEDED to the outbox", at, "run", run)
