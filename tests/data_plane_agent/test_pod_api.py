@@ -1,5 +1,7 @@
 """`PodApi` against a small server: pods, errors by what to do, credentials."""
 
+import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -72,6 +74,7 @@ async def test_creates_a_pod_with_the_token(fake: Fake, api: PodApi) -> None:
         (status(405, "MethodNotAllowed"), ApiError),
         (web.Response(status=502, text="<html>bad gateway"), ApiDown),
         (web.Response(status=200, text='{"metadata": {"na'), ApiDown),
+        (web.Response(status=200, text="[]"), ApiDown),
     ],
 )
 async def test_errors_are_sorted_by_what_to_do(
@@ -209,14 +212,17 @@ async def test_a_token_in_a_file_is_read_again(
     api = await PodApi.connect(kubeconfig=fake.kubeconfig({"tokenFile": "token"}), namespace="t")
     fake.on("GET /readyz", web.Response(text="ok"))
     await api.healthy()
+    assert fake.authorizations[-1] == "Bearer old"
     token.write_text("new")
-    await api.healthy()  # not yet
+    await api.healthy()
+    assert fake.authorizations[-1] == "Bearer old"  # not yet
     monkeypatch.setattr(pod_api, "CREDENTIALS_SECONDS", 0.0)
     await api.healthy()
+    assert fake.authorizations[-1] == "Bearer new"
     token.unlink()
-    await api.healthy()  # the last one known, better than none
+    await api.healthy()
+    assert fake.authorizations[-1] == "Bearer new"  # the last one known, better than none
     await api.close()
-    assert fake.authorizations == ["Bearer old", "Bearer old", "Bearer new", "Bearer new"]
 
 
 @pytest.mark.parametrize("text", ["", "just words", "clusters: []\ncurrent-context: nowhere\n"])
@@ -231,3 +237,33 @@ async def test_outside_a_pod_a_kubeconfig_is_asked_for(monkeypatch: pytest.Monke
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(InvalidInput, match="give a kubeconfig"):
         await PodApi.connect(kubeconfig="", namespace="tasks")
+
+
+async def test_writes_are_slowed_down_and_reads_are_not(fake: Fake) -> None:
+    path = fake.kubeconfig({})
+    api = await PodApi.connect(kubeconfig=path, namespace="tasks", qps=0.001, burst=2)
+    fake.on(f"POST {PODS}", POD)
+    fake.on(f"GET {PODS}/w-1", POD)
+    fake.on(f"DELETE {PODS}/w-1", POD)
+    await api.create({})
+    await api.delete("w-1", uid="u1")
+    assert await api.get("w-1")
+    for write in (api.create({}), api.delete("w-1", uid="u1")):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(write, 0.05)
+    await api.close()
+    assert [what.split()[0] for what, _, _ in fake.asked] == ["POST", "DELETE", "GET"]
+
+
+async def test_a_line_that_is_cut_is_found_out_by_the_kernel(
+    fake: Fake, api: PodApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_api, "KEEPALIVE", {"TCP_KEEPIDLE": 77, "TCP_UNHEARD_OF": 1})
+    fake.on("GET /readyz", web.Response(text="ok"))
+    await api.healthy()
+    (pool,) = api._connector._conns.values()  # idle connections; there is no public way to see one
+    ((protocol, _),) = pool
+    assert protocol.transport is not None
+    line = protocol.transport.get_extra_info("socket")
+    assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from data_plane_agent.pod_api import ApiDown, Denied, Expired, Page
 from data_plane_agent.reflector import (
     LONGEST_DELAY_SECONDS,
     RESYNC_SECONDS,
+    STEADY_SECONDS,
     Change,
     Gone,
     Listed,
@@ -217,6 +217,14 @@ async def test_delays_grow_up_to_a_limit_and_the_list_is_asked_for_anew() -> Non
     assert reflector.ill == "connection refused"
 
 
+async def test_a_watch_that_held_ends_the_row_of_failures() -> None:
+    cut = ApiDown("cut")
+    held = [bookmark(9), STEADY_SECONDS, cut]
+    server = Scripted([Page([], "9"), cut, cut, cut, held, cut])
+    await server.run()
+    assert server.slept == [0.5, 1, 2, 0.5, 1]
+
+
 async def test_a_watch_that_is_ended_at_once_is_a_failure() -> None:
     server = Scripted([Page([], "9"), [bookmark(9)], [bookmark(9)]])
     await server.run()
@@ -274,26 +282,25 @@ async def test_age_grows_while_the_server_is_silent() -> None:
     assert reflector.ill == "cut"
 
 
-async def test_a_watch_is_closed_when_the_run_is_cancelled() -> None:
-    closed = anyio.Event()
+async def test_a_watch_is_closed_when_the_run_ends() -> None:
+    closed: list[bool] = []
 
-    class Silent(Scripted):
+    class Endless(Scripted):
         async def watch(self, *_: object, **__: object) -> AsyncGenerator[Any]:
             try:
-                yield bookmark(9)
-                await anyio.sleep_forever()
+                while True:
+                    yield "ADDED", pod("a", 10)
             finally:
-                closed.set()
+                closed.append(True)
 
-    reflector = Silent([Page([], "9")]).reflector()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(reflector.run)
-        await reflector.synced.wait()
-        while reflector._heard_at is None:
-            await anyio.lowlevel.checkpoint()
-        await anyio.lowlevel.checkpoint()
-        tasks.cancel_scope.cancel()
-    assert closed.is_set()
+    def on_change(change: Change) -> None:
+        if isinstance(change, Seen):
+            raise ScriptEnd
+
+    reflector = Reflector(Endless([Page([], "9")]), "pods", on_change=on_change)
+    with pytest.raises(ScriptEnd):
+        await reflector.run()
+    assert closed == [True]
 
 
 # -- whatever happens, in whatever order ----------------------------------------------------------
