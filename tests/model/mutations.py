@@ -49,6 +49,7 @@ MUTATIONS = (
     Mutation("reuse_digest", "I10", world(IDEM, faults={"crash": 1, "torn": 1})),
     Mutation("conflict_drops", "I10", TWINS),
     Mutation("fenced_drops", "I10", TWINS),
+    Mutation("batch_stops", "I10", TWINS),
     Mutation("unreadable", "I8", world(IDEM, faults={"migrate": 1, "lose": 1})),
     Mutation("dispatch_quiet", "I6", RACE),
     Mutation("assign_after", "I4", world(IDEM, started=False)),

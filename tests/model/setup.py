@@ -54,6 +54,7 @@ RULES = {
     "reuse_digest": "an attempt is adopted only if it read what is the input now",
     "conflict_drops": "after CONFLICT the agent forgets what it made from its own output",
     "fenced_drops": "after an objection the agent forgets what it said of that run afterwards",
+    "batch_stops": "in a batch, nothing of a run is taken after an objection",
     "unreadable": "an unreadable input hands the run back, and takes what was made from it along",
     "dispatch_quiet": "a dispatcher leaves alone what a story is moving",
     "assign_after": "an assignment is written after its fence",
