@@ -119,8 +119,11 @@ def object_server() -> Iterator[ObjectServer]:
                 "<LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>e</ETag></Contents>"
                 for key in page
             )
-            more = f"<NextContinuationToken>{escape(page[-1] if page else "")}</NextContinuationToken>"
-            more = more if len(found) > len(page) else ""
+            more = "".join(
+                f"<NextContinuationToken>{escape(last)}</NextContinuationToken>"
+                for last in page[-1:]
+                if len(found) > len(page)
+            )
             text = f"<ListBucketResult>{rows}{more}</ListBucketResult>"
             self._answer(200, text.encode(), Content_Type="application/xml")
 
