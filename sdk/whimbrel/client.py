@@ -187,6 +187,10 @@ class Client:
     def cluster(self, name: str) -> ClusterView:
         return self._background.run(self._inner.wire.cluster(name))
 
+    def register_cluster(self, name: str, *, region: str) -> ClusterView:
+        """So that its agent is let in. The same again changes nothing."""
+        return self._background.run(self._inner.wire.register_cluster(name, region=region))
+
     def set_scheduling(self, name: str, *, scheduling: str) -> ClusterView:
         """`active` or `cordoned`."""
         return self._background.run(self._inner.wire.set_scheduling(name, scheduling=scheduling))

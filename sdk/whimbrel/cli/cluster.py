@@ -1,5 +1,5 @@
-"""`whimbrel cluster`: which clusters there are, whether they live and their compute answers, what
-they can run at all, and whether new runs may go there."""
+"""`whimbrel cluster`: makes clusters known; which there are, whether they live and their compute
+answers, what they can run at all, and whether new runs may go there."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from whimbrel.cli.connect import Domain, Endpoint, Output, Project
 from whimbrel.cli.show import Form
 from whimbrel.client_views import ClusterView
 
-app = typer.Typer(help="Clusters: list, look at, cordon.", no_args_is_help=True)
+app = typer.Typer(help="Clusters: register, list, look at, cordon.", no_args_is_help=True)
 Cluster = Annotated[str, typer.Argument(help="Name of the cluster.", metavar="NAME")]
 
 
@@ -101,6 +101,25 @@ def get(
         _details(cluster)
     else:
         show.document(cluster.as_json(), output)
+
+
+@app.command()
+def register(
+    name: Cluster,
+    region: Annotated[
+        str, typer.Option("--region", help="Where it is; the cluster's name if not given.")
+    ] = "",
+    endpoint: Endpoint = None,
+    project: Project = None,
+    domain: Domain = None,
+) -> None:
+    """Make a cluster known, so that its agent is let in. The same again changes nothing.
+
+    Example: whimbrel cluster register us-east-1a --region us-east
+    """
+    with connect.client(endpoint, project, domain) as client:
+        cluster = client.register_cluster(name, region=region or name)
+    show.say(f"{cluster.name} is registered in {cluster.region} and {cluster.scheduling}")
 
 
 @app.command()
