@@ -5,7 +5,7 @@ Read by `pod_api.py`; hands it dicts, or raises ApiDown for what is broken off.
 
 import json
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 from data_plane_agent.api_errors import ApiDown, Object
 
@@ -46,3 +46,16 @@ def part(found: Object, name: str) -> Object:
     """An object within; {} when there is none."""
     value = found.get(name)
     return cast(Object, value) if isinstance(value, dict) else {}
+
+
+def parts(found: Object, name: str) -> list[Object]:
+    """The objects of a list within; [] when there is none."""
+    value: Any = found.get(name)
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast(Object, item) for item in items if isinstance(item, dict)]
+
+
+def text(found: Object, name: str) -> str:
+    """ "" when there is none, or something else."""
+    value = found.get(name)
+    return value if isinstance(value, str) else ""

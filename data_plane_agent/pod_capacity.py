@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from whimbrel.spec import Resources
 
 from data_plane_agent.api_errors import Object
-from data_plane_agent.api_json import part
+from data_plane_agent.api_json import part, parts, text
 from data_plane_agent.pod_quantities import number
 from data_plane_agent.pod_sight import nanoseconds
 
@@ -31,15 +31,16 @@ class NodeSight:
 
 def node_sight(node: Object, *, gpu_resource: str) -> NodeSight:
     status, metadata = part(node, "status"), part(node, "metadata")
-    conditions: list[Object] = status.get("conditions") or []
     unknown: Object = {}
-    ready = next((one for one in conditions if one.get("type") == "Ready"), unknown)
+    ready = next(
+        (one for one in parts(status, "conditions") if one.get("type") == "Ready"), unknown
+    )
     silent = 0
     if ready.get("status") != "True":
         silent = nanoseconds(ready.get("lastTransitionTime")) or 1
     has = part(status, "allocatable")
     return NodeSight(
-        name=metadata.get("name", ""),
+        name=text(metadata, "name"),
         schedulable=not part(node, "spec").get("unschedulable"),
         silent_since_ns=silent,
         allocatable=Resources(
@@ -79,7 +80,7 @@ def free(nodes: Iterable[NodeSight], requested: Iterable[Resources]) -> Resource
 
 def requests_of(pod: Object, *, gpu_resource: str) -> Resources:
     asked = Resources()
-    for container in part(pod, "spec").get("containers") or ():
+    for container in parts(part(pod, "spec"), "containers"):
         has = part(part(container, "resources"), "requests")
         asked = Resources(
             asked.cpu + number(has.get("cpu")),

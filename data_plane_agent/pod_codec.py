@@ -28,9 +28,11 @@ _SLUG = 24
 
 
 def pod_name(key: AttemptKey) -> str:
-    """The same for the same attempt, so that creating it twice is harmless."""
+    """The same for the same attempt, so that creating it twice is harmless. The node is hashed too:
+    "a b" and "a-b" are written alike."""
     slug = re.sub(r"[^a-z0-9]+", "-", key.node.lower()).strip("-")[:_SLUG].strip("-") or "node"
-    return f"w-{_short(key.execution, 12)}-{slug}-{key.attempt}-{key.epoch}"
+    unique = _short(f"{key.execution}\n{key.node}", 12)
+    return f"w-{unique}-{slug}-{key.attempt}-{key.epoch}"
 
 
 def selector(cluster: str) -> str:

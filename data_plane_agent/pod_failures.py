@@ -35,6 +35,10 @@ _NO_SUCH_IMAGE = (
     "not found", "manifest unknown", "unauthorized", "denied", "authentication required",
     "no basic auth", "forbidden", "repository does not exist",
 )  # fmt: skip
+_OWN_EXCESS = (
+    "exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit",
+)  # fmt: skip
+"""Of an emptyDir, of all containers together, of one: the kubelet's eviction messages."""
 _NEVER = ("InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed")
 _MAKE_FAILS = ("CreateContainerConfigError", "CreateContainerError")
 _START_FAILS = ("ContainerCannotRun", "StartError", "RunContainerError", "CannotRun")
@@ -101,10 +105,8 @@ def _disrupted(sight: Sight) -> Failure | None:
 def _evicted(sight: Sight) -> Failure | None:
     """The kubelet's eviction for the pod's own excess of disk is the author's; for its node's
     pressure it is not."""
-    text = sight.message
-    own = "exceeds the limit" in text or "exceeds the total limit" in text
-    if ("ephemeral" in text and own) or ("emptyDir" in text and "exceeds" in text):
-        return _user("disk", f"it wrote more than it may: {text}")
+    if any(words in sight.message for words in _OWN_EXCESS):
+        return _user("disk", f"it wrote more than it may: {sight.message}")
     return None
 
 

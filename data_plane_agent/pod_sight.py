@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from data_plane_agent.api_errors import Object
-from data_plane_agent.api_json import part
+from data_plane_agent.api_json import part, parts, text
 from data_plane_agent.launcher import AttemptKey
 from data_plane_agent.pod_codec import CONTAINER, PREFIX
 from data_plane_agent.pod_quantities import number
@@ -77,16 +77,16 @@ def sight(pod: Object) -> Sight | None:
     notes, labels = part(metadata, "annotations"), part(metadata, "labels")
     try:
         key = AttemptKey(
-            notes[f"{PREFIX}execution"],
-            notes[f"{PREFIX}node"],
+            str(notes[f"{PREFIX}execution"]),
+            str(notes[f"{PREFIX}node"]),
             int(labels[f"{PREFIX}attempt"]),
             int(labels[f"{PREFIX}epoch"]),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         return None
-    state = part(_container(status.get("containerStatuses")), "state")
-    made_of = _container(part(pod, "spec").get("containers"))
-    conditions = {one.get("type"): one for one in status.get("conditions") or ()}
+    state = part(_container(parts(status, "containerStatuses")), "state")
+    made_of = _container(parts(part(pod, "spec"), "containers"))
+    conditions = {text(one, "type"): one for one in parts(status, "conditions")}
     limits = part(part(made_of, "resources"), "limits")
     ended = _ended(part(state, "terminated"))
     started = nanoseconds(part(state, "running").get("startedAt"))
@@ -95,17 +95,17 @@ def sight(pod: Object) -> Sight | None:
     unplaced = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     hit = target.get("status") == "True"
     return Sight(
-        name=metadata["name"],
-        uid=metadata.get("uid", ""),
+        name=text(metadata, "name"),
+        uid=text(metadata, "uid"),
         key=key,
-        input_digest=notes.get(f"{PREFIX}input-digest", ""),
-        order_digest=notes.get(f"{PREFIX}order-digest", ""),
-        folder=notes.get(f"{PREFIX}order-folder", ""),
-        avoid=tuple(filter(None, notes.get(f"{PREFIX}avoid", "").split(","))),
+        input_digest=text(notes, f"{PREFIX}input-digest"),
+        order_digest=text(notes, f"{PREFIX}order-digest"),
+        folder=text(notes, f"{PREFIX}order-folder"),
+        avoid=tuple(filter(None, text(notes, f"{PREFIX}avoid").split(","))),
         image=str(made_of.get("image") or ""),
         memory_limit=int(number(limits.get("memory"))),
-        host=part(pod, "spec").get("nodeName") or "",
-        phase=status.get("phase") or "Pending",
+        host=text(part(pod, "spec"), "nodeName"),
+        phase=text(status, "phase") or "Pending",
         created_ns=nanoseconds(metadata.get("creationTimestamp")),
         deleting_ns=nanoseconds(metadata.get("deletionTimestamp")),
         unschedulable=str(scheduled.get("message") or "no node has room") if unplaced else "",
@@ -119,16 +119,16 @@ def sight(pod: Object) -> Sight | None:
     )
 
 
-def _container(found: list[Object] | None) -> Object:
+def _container(found: list[Object]) -> Object:
     nothing: Object = {}
-    return next((one for one in found or () if one.get("name") == CONTAINER), nothing)
+    return next((one for one in found if one.get("name") == CONTAINER), nothing)
 
 
 def _ended(state: Object) -> Ended | None:
     if not state:
         return None
     return Ended(
-        exit_code=int(state.get("exitCode") or 0),
+        exit_code=code if isinstance(code := state.get("exitCode"), int) else 0,
         reason=str(state.get("reason") or ""),
         message=str(state.get("message") or ""),
         started_ns=nanoseconds(state.get("startedAt")),
