@@ -31,8 +31,7 @@ async def test_an_attempt_is_a_pod_and_its_answer_the_outputs(w: World) -> None:
     w.api.end(name, done())
     assert isinstance(end := await w.hear(), Finished)
     assert (end.key, end.outputs.value, end.host) == (one.key, '{"o0":1}', "n1")
-    await w.start(attempt("other"))
-    w.api.run("w-" + name.split("-")[1] + "-other-1-7")
+    w.api.run(await w.start(attempt("other")))
     await w.hear()
     await w.until(lambda: name not in w.api.pods)
 
@@ -292,3 +291,33 @@ async def test_hosts_are_avoided_and_said_to_be(w: World) -> None:
     w.api.run(name, "n2")
     assert isinstance(told := await w.hear(), Started)
     assert told.avoided == ("n1", "n3")
+
+
+# -- logs ----------------------------------------------------------------------------------------
+
+
+async def test_a_running_pods_log_is_read_in_parts(w: World) -> None:
+    await w.start(attempt())
+    assert await w.launcher.read_log(attempt().key, "stdout", offset=0, limit=5) == (b"", False)
+    name = next(iter(w.api.pods))
+    w.api.logs[name] = b"hello from a pod"
+    w.api.run(name)
+    await w.hear()
+    key = attempt().key
+    assert await w.launcher.read_log(key, "stdout", offset=0, limit=5) == (b"hello", False)
+    assert await w.launcher.read_log(key, "stdout", offset=6, limit=99) == (b"from a pod", False)
+    assert await w.launcher.read_log(key, "stderr", offset=0, limit=99) == (b"", True)
+    assert [verb for verb, _ in w.api.calls].count("log") == 1
+    w.now += 61
+    await w.until(lambda: not w.launcher._logs._taps)
+
+
+async def test_the_log_of_a_lost_pod_is_what_its_reader_saw(w: World) -> None:
+    name = await running(w)
+    w.api.logs[name] = b"seen"
+    await w.launcher.read_log(attempt().key, "stdout", offset=0, limit=9)
+    w.api.refuse["log"] = [ApiDown("the node does not answer")]
+    w.api.remove("pods", name)
+    assert isinstance(told := await w.hear(), Broke)
+    assert told.logs.stdout is not None
+    assert await w.store.blobs.get(told.logs.stdout.uri) == b"seen"
