@@ -333,7 +333,10 @@ class PodLauncher:
         if held.no_room and not held.told_unplaceable and not patient:
             held.told_unplaceable = True
             self._tell(Unplaceable(held.key, held.no_room), held)
-        if held.sight is None or held.ending or not self._cluster.well:
+        if not self._cluster.well:
+            held.begin_patience(now)
+            return
+        if held.sight is None or held.ending:
             return
         if not held.shown and now - held.made_at > UNSHOWN_SECONDS:
             held.made_at = now

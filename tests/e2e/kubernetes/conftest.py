@@ -18,18 +18,19 @@ from tests.e2e.kubernetes.gates import Gates, serve_gates
 from tests.e2e.kubernetes.network import GATEWAY
 from tests.e2e.kubernetes.runs import Cloud
 from tests.e2e.kubernetes.settings import up_options
-from tests.e2e.kubernetes.state import locked, why_not
+from tests.e2e.kubernetes.state import Say, locked, why_not
 
 NODES = {"alpha": 2, "beta": 1}
 IMPATIENT = {
-    "lost_seconds": "3", "image_seconds": "10", "unschedulable_seconds": "15",
+    "lost_seconds": "8", "image_seconds": "10", "unschedulable_seconds": "15",
     "linger_seconds": "1", "grace_seconds": "10", "orphan_seconds": "10",
 }  # fmt: skip
 """Agents' settings: what takes minutes in production is over soon enough for a test."""
 
 
 @pytest.fixture(scope="session")
-def clusters(pytestconfig: pytest.Config) -> Iterator[dict[str, Cluster]]:
+def machine(pytestconfig: pytest.Config) -> Iterator[Say]:
+    """This machine can run clusters, and until the end no other test run does."""
     if missing := why_not():
         if "kubernetes" in os.environ.get("WHIMBREL_REQUIRE", ""):
             pytest.fail(missing)
@@ -41,21 +42,27 @@ def clusters(pytestconfig: pytest.Config) -> Iterator[dict[str, Cluster]]:
         with capture.global_and_fixture_disabled():
             os.write(2, f"\n{line}".encode())
 
-    started = {name: Cluster(name, say=say) for name in NODES}
     with locked("tests", waiting=say):
-        try:
-            with ThreadPoolExecutor(len(started)) as pool:
-                ups = [pool.submit(started[name].up, nodes=count) for name, count in NODES.items()]
-            for up in ups:
-                up.result()
-            yield started
-        finally:
-            for cluster in started.values():
-                cluster.down()
+        yield say
+
+
+@pytest.fixture(scope="session")
+def clusters(machine: Say) -> Iterator[dict[str, Cluster]]:
+    started = {name: Cluster(name, say=machine) for name in NODES}
+    try:
+        with ThreadPoolExecutor(len(started)) as pool:
+            ups = [pool.submit(started[name].up, nodes=count) for name, count in NODES.items()]
+        for up in ups:
+            up.result()
+        yield started
+    finally:
+        for cluster in started.values():
+            cluster.down()
 
 
 @pytest.fixture(scope="session")
 def gates(clusters: dict[str, Cluster]) -> Iterator[Gates]:
+    """The bridge it listens on is there for as long as a cluster is."""
     with serve_gates(GATEWAY) as served:
         yield served
 
@@ -83,6 +90,7 @@ def shared_cloud(
 def cloud(shared_cloud: Cloud) -> Iterator[Cloud]:
     """Its regions are the clusters; every region made whole and the history checked at the end."""
     yield shared_cloud
+    shared_cloud.cancel_all()
     for region in NODES:
         shared_cloud.federation.sandbox_command("heal", region)
     with shared_cloud.federation.database() as database:

@@ -1,7 +1,8 @@
-"""The task image of the test clusters: this machine's interpreter, this checkout's SDK.
+"""The images of the test clusters: this machine's interpreter, this checkout's SDK and agent.
 
 Called by cluster.py; answers archives for node.py to import. No registry, no base image: one cached
-layer holds the interpreter and the libraries, a second, small one the SDK as it is now.
+layer holds the interpreter and the libraries, a second, small one the SDK as it is now. The agent's
+image (agent_in_cluster.py asks for it) has two more: its own libraries, and the agent as it is now.
 """
 
 import compileall
@@ -24,12 +25,14 @@ from tests.e2e.kubernetes.layers import Layer, pack, write
 from tests.e2e.kubernetes.state import CACHE, Say, locked
 
 TAG = "localhost/whimbrel-task:1"
+AGENT = "localhost/whimbrel-agent:1"
 BASE = "localhost/whimbrel-base:1"
 PAUSE = "localhost/whimbrel-pause:1"
 EXTRA = ("numpy", "scikit-learn", "matplotlib")
 """What examples/digits.py imports, besides the SDK's own requirements."""
 
-SDK = Path(__file__).parents[3] / "sdk" / "whimbrel"
+CHECKOUT = Path(__file__).parents[3]
+SDK = CHECKOUT / "sdk" / "whimbrel"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 INTERPRETER = Path(sys.base_prefix).resolve()
 LIBRARY = f"usr/local/lib/{PYTHON}"
@@ -83,8 +86,48 @@ def images(*, binaries: Path, say: Say) -> Images:
     return Images(pause, base, task, f"{TAG.rpartition(':')[0]}@{name}")
 
 
+def agent_image(*, say: Say) -> Path:
+    """An archive of AGENT for nodes that have the task image: the layer of `base` is left out."""
+    cache = CACHE / "images"
+    with locked("images", folder=CACHE, waiting=say):
+        bottom, sdk = _base(cache, say=say), _sdk(cache)
+        libraries, code = _agent_libraries(cache, say=say), _agent(cache)
+        archive = cache / f"agent-{_key(bottom.name, sdk.name, libraries.name, code.name)}.tar"
+        if not archive.exists():
+            digest, size = json.loads((cache / f"python-{_key(bottom.name)}.layer").read_text())
+            lowest = Layer(bottom, digest, size)
+            layers = (lowest, *(Layer.of(path) for path in (libraries, sdk, code)))
+            write(archive, AGENT, layers, CONFIG, without=[lowest])
+        return _keep(archive, kept=KEPT)
+
+
+def _agent_libraries(cache: Path, *, say: Say) -> Path:
+    """What the extra `agent` requires, and the task image has not."""
+    there = _closure(*_requirements(distribution("whimbrel")), *EXTRA)
+    wanted = _closure(*_requirements(distribution("whimbrel"), extra="agent"))
+    own = {name: found for name, found in wanted.items() if name not in there}
+    listed = "\n".join(f"{name}=={found.version}" for name, found in sorted(own.items()))
+    target = cache / f"libraries-{_key(sys.version, listed)}.tar"
+    if not target.exists():
+        say(f"image of the agent: compiling {len(own)} distributions")
+        layer = _pack(target, {n: p for found in own.values() for n, p in _installed(found)})
+        say(f"image of the agent: {layer.size >> 20} MiB of libraries")
+    return _keep(target, kept=KEPT)
+
+
+def _agent(cache: Path) -> Path:
+    """Where an installed whimbrel has it."""
+    source = CHECKOUT / "data_plane_agent"
+    files = dict(_tree(source, f"{SITE}/whimbrel/_servers/data_plane_agent"))
+    content = [part for name in sorted(files) for part in (name, _digest(files[name]))]
+    target = cache / f"servers-{_key(*content)}.tar"
+    if not target.exists():
+        _pack(target, files)
+    return _keep(target, kept=KEPT)
+
+
 def _base(cache: Path, *, say: Say) -> Path:
-    wanted = _closure()
+    wanted = _closure(*_requirements(distribution("whimbrel")), *EXTRA)
     listed = "\n".join(f"{name}=={found.version}" for name, found in sorted(wanted.items()))
     target = cache / f"base-{_key(sys.version, platform.platform(), str(INTERPRETER), listed)}.tar"
     if target.exists():
@@ -142,10 +185,10 @@ def _pack(target: Path, files: dict[str, Path], **more: dict[str, str] | dict[st
         return pack(target, {**files, **compiled}, **more)  # type: ignore[arg-type]
 
 
-def _closure() -> dict[str, Distribution]:
-    """The base requirements of the SDK and EXTRA, with all that they require here."""
+def _closure(*wanted: str) -> dict[str, Distribution]:
+    """These, with all that they require here."""
     found: dict[str, Distribution] = {}
-    queue = [*_requirements(distribution("whimbrel")), *EXTRA]
+    queue = [*wanted]
     while queue:
         name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
         if name in found:
@@ -158,9 +201,13 @@ def _closure() -> dict[str, Distribution]:
     return found
 
 
-def _requirements(of: Distribution) -> list[str]:
-    return [re.split(r"[^\w.-]", line, maxsplit=1)[0]
-            for line in of.requires or [] if "extra ==" not in line]  # fmt: skip
+def _requirements(of: Distribution, *, extra: str = "") -> list[str]:
+    """The base ones, or those of an extra alone."""
+
+    def meant(line: str) -> bool:
+        return f"extra == '{extra}'" in line.replace('"', "'") if extra else "extra ==" not in line
+
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in of.requires or [] if meant(line)]
 
 
 def _installed(of: Distribution) -> Iterator[tuple[str, Path]]:

@@ -73,6 +73,24 @@ class Cloud:
         )  # fmt: skip
         return PodRun(self.federation, name, self.gates)
 
+    def cancel_all(self) -> None:
+        """What a failed test left running must not disturb the next one."""
+        with self.federation.database() as database:
+            found = database.execute(
+                "SELECT id FROM execution WHERE phase NOT IN ('SUCCEEDED', 'FAILED', 'ABORTED')"
+            ).fetchall()
+        for (name,) in found:
+            self.federation.whimbrel("execution", "cancel", name.rsplit("/", 1)[1], check=False)
+
+    def await_ill(self, cluster: str) -> None:
+        """Until the router knows that the cluster's API server does not answer."""
+
+        def ill() -> bool:
+            shown = self.federation.whimbrel("cluster", "get", cluster, "-o", "json").stdout
+            return bool(json.loads(shown)["ill"])
+
+        eventually(f"{cluster} is known to be ill", ill, deadline=PATIENCE)
+
 
 def pods(cluster: Any, *selector: str) -> list[dict[str, Any]]:
     """What kubectl sees of our pods."""

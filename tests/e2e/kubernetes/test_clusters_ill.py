@@ -21,6 +21,7 @@ def test_a_frozen_api_server_stops_no_running_task_and_gets_no_new_one(
     run.await_said("gate")
     alpha.signal("apiserver", signal.SIGSTOP)
     try:
+        cloud.await_ill("alpha")
         other = cloud.launch("not-there", "steps")
         other.await_said("gate")
         assert other.execution["cluster"] == "beta"
