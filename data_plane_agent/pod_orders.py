@@ -173,22 +173,28 @@ class Orders:
         """Where a warm pod fetches its code. Raises as `write`."""
         await self._bring_bundle(digest)
         bundle = address(self._blobs.root, f"bundles/{digest}")
-        return {"url": self._get(bundle), "sha256": digest}
+        return {"url": (await self._signed("GET", [bundle]))[bundle], "sha256": digest}
 
-    def share(self, attempt: Attempt) -> tuple[Sender, dict[str, str], int]:
-        """For an attempt in a warm pod: who writes where, the URLs of what it reads, and until when
-        (Unix ns) they are good. UnreadableInput as `write`."""
-        sender = Sender(attempt.key, f"{prefix_of(attempt.key)}/{self._token()}")
-        until = self._clock_ns() + int(self._seconds * 1e9)
-        reads = self._reads([artifact["uri"] for artifact in _artifacts(dict(attempt.inputs))])
+    def sender(self, key: AttemptKey) -> Sender:
+        """For an attempt in a warm pod: where it may write."""
+        return Sender(key, f"{prefix_of(key)}/{self._token()}")
+
+    async def reads(self, attempt: Attempt) -> dict[str, str]:
+        """The URLs of what it reads. UnreadableInput as `write`."""
+        uris = [artifact["uri"] for artifact in _artifacts(dict(attempt.inputs))]
+        found = await self._signed("GET", uris) if uris else {}
         if attempt.checkpoint is not None:
             with suppress(UnreadableInput):
-                reads[attempt.checkpoint.uri] = self._get(attempt.checkpoint.uri)
-        return sender, reads, until
+                found |= await self._signed("GET", [attempt.checkpoint.uri])
+        return found
 
-    def page(self, sender: Sender, *, pod: str, number: int) -> Message | None:
+    async def page(self, sender: Sender, *, pod: str, number: int) -> Message | None:
         """Slots for a warm pod that asks for some; None when it has had too many."""
-        return self._page(sender.folder, pod, number) if 1 <= number <= MOST_PAGES else None
+        return await self._page(sender.folder, pod, number) if 1 <= number <= MOST_PAGES else None
+
+    @property
+    def url_seconds(self) -> float:
+        return self._seconds
 
     async def _bring_bundle(self, digest: str) -> None:
         """Into the region's store, once; attempts of one bundle wait for the same upload."""

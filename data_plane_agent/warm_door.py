@@ -130,6 +130,9 @@ class Door:
         if self._server is None:
             return
         self._server.close()
+        self.hang_up()
+        await self._server.wait_closed()
+
+    def hang_up(self) -> None:
         for line in list(self.lines):
             line.hang_up()
-        await self._server.wait_closed()

@@ -7,12 +7,12 @@ those that are short are handed out ahead.
 import json
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from whimbrel.runtime_frames import Message
-from whimbrel.spec import Artifact, Resources, sha256
+from whimbrel.runtime_frames import NEVER, Message
+from whimbrel.spec import Resources, sha256
 
 from data_plane_agent.launcher import Attempt, AttemptKey
 from data_plane_agent.warm_door import Line
@@ -94,6 +94,9 @@ class Record:
     pool: "Pool"
     attempt: Attempt | None = None
     folder: str = ""
+    reads: dict[str, str] = field(default_factory=dict[str, str])
+    """URLs of what it reads, old from `reads_until_ns` on."""
+    reads_until_ns: int = NEVER
     pod: "WarmPod | None" = None
     seq: int = 0
     began: float = 0.0
@@ -120,8 +123,7 @@ class Lane:
         return self.seconds < FAST_SECONDS
 
     def learn(self, seconds: float) -> None:
-        weight = 0.2 if seconds < self.seconds else 0.5
-        self.seconds += weight * (seconds - self.seconds)
+        self.seconds += 0.5 * (seconds - self.seconds)
 
 
 @dataclass(eq=False, slots=True)
@@ -143,6 +145,8 @@ class WarmPod:
     asked_back: int = 0
     """Number of the newest that was asked back."""
     last_seq: int = 0
+    owed: dict[int, Record] = field(default_factory=dict[int, Record])
+    """Ended, but nobody has taken the end yet: the pod keeps these answers."""
     acks: list[int] = field(default_factory=list[int])
     idle_since: float = 0.0
 
@@ -152,7 +156,8 @@ class WarmPod:
 
     @property
     def head(self) -> Record | None:
-        return next(iter(self.assigned.values()), None)
+        """What runs."""
+        return next((record for record in self.assigned.values() if record.began), None)
 
 
 Gift = tuple[WarmPod, Record]
@@ -248,9 +253,7 @@ class Pool:
         return record
 
 
-def frame_of(
-    record: Record, attempt: Attempt, *, reads: dict[str, str], reads_until_ns: int
-) -> Message:
+def frame_of(record: Record, attempt: Attempt) -> Message:
     """The attempt as its pod will hear it."""
     key, checkpoint = attempt.key, attempt.checkpoint
     return {
@@ -259,9 +262,9 @@ def frame_of(
         "entry": attempt.task.entry_point,
         "in": attempt.inputs,
         "trace": attempt.traceparent,
-        "checkpoint": None if checkpoint is None else _fields(checkpoint),
-        "reads": reads,
-        "reads_until_ns": reads_until_ns,
+        "checkpoint": None if checkpoint is None else asdict(checkpoint),
+        "reads": record.reads,
+        "reads_until_ns": record.reads_until_ns,
         "meta": {
             "k": [key.execution, key.node, key.attempt, key.epoch],
             "d": attempt.input_digest,
@@ -271,5 +274,14 @@ def frame_of(
     }
 
 
-def _fields(artifact: Artifact) -> dict[str, Any]:
-    return asdict(artifact)
+def reads_files(value: Any) -> bool:
+    """Whether there is an artifact in these inputs: most small tasks have none."""
+    match value:
+        case {"$artifact": _}:
+            return True
+        case Mapping():
+            return any(map(reads_files, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] JSON
+        case list():
+            return any(map(reads_files, value))  # pyright: ignore[reportUnknownArgumentType] JSON
+        case _:
+            return False

@@ -1,0 +1,478 @@
+"""Warm pods: attempts that may share a pod, to pods that stay ready, one after another.
+
+Called by `warm_routing.py` beside the launcher of single pods; `warm_pool.py` decides who gets
+what, `warm_door.py` holds the lines, `warm_pods.py` makes and watches the pods. What it can't serve
+it gives back (`fall_back`). After a restart the pods dial again and say what they run.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from whimbrel.runtime_frames import Message
+from whimbrel.runtime_store import UnreadableInput
+from whimbrel.spec import Failure, Owner, Resources
+
+from data_plane_agent.launcher import (
+    Attempt,
+    AttemptEvent,
+    AttemptKey,
+    Broke,
+    Finished,
+    Found,
+    Started,
+)
+from data_plane_agent.pod_orders import Orders
+from data_plane_agent.warm_door import Door, Line
+from data_plane_agent.warm_pool import Pool, PoolKey, Record, WarmPod, frame_of, reads_files
+from data_plane_agent.warm_settings import WarmSettings
+from data_plane_agent.warm_sight import NoPod, Pods, Sighted
+from data_plane_agent.warm_talk import Talk, Told
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.02
+"""Between two looks at busy pods. A task that lasts longer is told of as started."""
+IDLE_TICK_SECONDS = 0.5
+ADOPT_SECONDS = 10.0
+"""For pods of an earlier agent to dial. Shorter computes again what still runs, longer delays all
+else."""
+START_SECONDS = 60.0
+"""For a pod to be ready. Shorter gives up while its image comes, longer keeps tasks waiting that a
+pod of their own could run."""
+COLD_SECONDS = 300.0
+"""A pool whose pods don't work makes none. Shorter loses time at each try, longer goes without it
+for longer."""
+STRIKES = 2
+AGAIN_SECONDS = 1.0
+"""Before another try to make a pod, when the API server did not take it."""
+
+FallBack = Callable[[Sequence[Attempt]], Awaitable[None]]
+
+
+class WarmPools:
+    """`open` before anything else; `close(kill=False)` leaves the pods to the next agent."""
+
+    def __init__(
+        self,
+        pods: Pods,
+        orders: Orders,
+        settings: WarmSettings,
+        *,
+        fall_back: FallBack,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.port = 0
+        self._cluster = pods
+        self._orders = orders
+        self._fall_back = fall_back
+        self._clock = clock
+        self._door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
+        self._talk = Talk(self, orders, settings, clock=clock)
+        self._pools: dict[str, Pool] = {}
+        self._pods: dict[str, WarmPod] = {}
+        self._records: dict[AttemptKey, Record] = {}
+        self._events: list[tuple[AttemptEvent, Record]] = []
+        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._found: dict[AttemptKey, str] | None = {}
+        self._found_known = asyncio.Event()
+        self._listed_at: float | None = None
+        self._retry_at = 0.0
+        self._pump_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """OSError when the door's port can't be had."""
+        self.port = await self._door.open(self.settings.host, self.settings.port)
+        self.spawn(self._cluster.run(self, port=self.port), "warm pods")
+        self.spawn(self._tick_forever(), "ticks of warm pods")
+
+    async def close(self, *, kill: bool) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._door.close()
+        if kill:
+            made = [pod for pod in self._pods.values() if pod.uid]
+            await asyncio.gather(*(self._cluster.delete(pod.name, pod.uid) for pod in made))
+
+    # -- the seam ---------------------------------------------------------------------------------
+
+    def takes(self, attempt: Attempt) -> bool:
+        """Not an attempt that has to keep away from hosts: where a warm pod is, is not asked."""
+        if not attempt.task.warm or attempt.avoid or self.settings.most < 1:
+            return False
+        pool = self._pools.get(PoolKey.of(attempt).id)
+        cold = pool is not None and self._clock() < pool.cold_until
+        return not cold and self._cluster.may_run(attempt)
+
+    def knows(self, key: AttemptKey) -> bool:
+        return key in self._records
+
+    async def start(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            if attempt.key not in self._records:
+                pool = self._pool(PoolKey.of(attempt))
+                record = Record(attempt.key, attempt.input_digest, pool, attempt)
+                record.folder = self._orders.sender(attempt.key).folder
+                self._records[attempt.key] = record
+                if attempt.checkpoint is None and not reads_files(attempt.inputs):
+                    pool.add(record)
+                else:
+                    self.spawn(self._prepare(record, attempt), f"URLs for {attempt.key.node}")
+        self._wake.set()
+        self.pump_soon()
+
+    async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
+        """`Found` also names attempts that have ended meanwhile: their end follows."""
+        await self._found_known.wait()
+        found, self._found = self._found or {}, None
+        yield [Found(found)]
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            told, self._events = self._events, []
+            batch: list[AttemptEvent] = []
+            ended: list[Record] = []
+            for event, record in told:
+                if self._records.get(record.key) is not record:
+                    continue  # cancelled meanwhile
+                batch.append(event)
+                if isinstance(event, Finished | Broke):
+                    ended.append(record)
+            for record in ended:
+                self._records.pop(record.key, None)
+            if batch:
+                yield batch
+            for record in ended:  # whoever asks for the next batch has this one
+                self._settle(record)
+
+    async def cancel(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            record = self._records.pop(key, None)
+            if record is None:
+                continue
+            record.cancelled = True
+            if record.ended:
+                self._settle(record)
+            elif record.pod is None:
+                record.pool.remove(record)
+            elif record.pod.line is not None:
+                record.pod.line.send([{"t": "cancel", "seq": record.seq}])
+        self.pump_soon()
+
+    async def read_log(
+        self, key: AttemptKey, stream: str, *, offset: int, limit: int
+    ) -> tuple[bytes, bool]:
+        """A pod has one stream: stderr is in stdout."""
+        record = self._records.get(key)
+        if record is None or stream != "stdout":
+            return b"", True
+        if record.ended or not record.began:
+            return b"", False
+        return await self._talk.read(record, offset=offset, limit=limit), False
+
+    def counts(self) -> tuple[int, int]:
+        """Attempts that run, and that wait."""
+        running = sum(record.began > 0 and not record.ended for record in self._records.values())
+        return running, len(self._records) - running
+
+    def requested(self) -> Iterable[Resources]:
+        """What the pods ask for, busy or not."""
+        return [pod.pool.key.requests for pod in self._pods.values()]
+
+    def pools(self) -> Iterable[Pool]:
+        return self._pools.values()
+
+    def hang_up(self) -> None:
+        """On every pod; they dial again."""
+        self._door.hang_up()
+
+    # -- pods, as the cluster tells ---------------------------------------------------------------
+
+    def listed(self) -> None:
+        if self._listed_at is None:
+            self._listed_at = self._clock()
+            self._look_whether_found()
+
+    def seen(self, sighted: Sighted) -> None:
+        pod = self._pods.get(sighted.name)
+        if pod is None:
+            if sighted.over and not sighted.deleting:
+                self.spawn(self._cluster.delete(sighted.name, sighted.uid), "delete a warm pod")
+            if sighted.over or sighted.deleting:
+                return
+            pool = self._pool(sighted.pool)
+            pod = WarmPod(sighted.name, pool, sighted.token, self._clock(), made=True)
+            self._pods[pod.name] = pool.pods[pod.name] = pod
+        pod.uid, pod.host = sighted.uid, sighted.host
+        pod.leaving |= sighted.deleting
+        if sighted.over:
+            self.gone(sighted.name, sighted.failure)
+            self.spawn(self._cluster.delete(sighted.name, sighted.uid), "delete a warm pod")
+
+    def gone(self, name: str, failure: Failure | None) -> None:
+        """Its process is no more: what it had begun is broken, the rest goes back to its row."""
+        pod = self._pods.pop(name, None)
+        if pod is None:
+            return
+        pod.pool.pods.pop(name, None)
+        if pod.line is not None:
+            pod.line.hang_up()
+        for record in reversed(list(pod.assigned.values())):
+            if record.cancelled:
+                continue
+            if record.began or record.attempt is None:
+                lost = Failure(Owner.SYSTEM, "pod_lost", f"its warm pod {name} is gone")
+                self._broke(record, failure or lost)
+            else:
+                self.again(record)
+        pod.assigned.clear()
+        if not pod.ready and not pod.leaving:
+            self._strike(pod.pool, failure)
+        self._look_whether_found()
+        self.pump_soon()
+
+    # -- what lines tell (see `warm_talk.py`) -----------------------------------------------------
+
+    def _token_of(self, pool: str, name: str) -> str | None:
+        pod = self._pods.get(name)
+        return pod.token if pod is not None and pod.pool.key.id == pool else None
+
+    def _heard(self, line: Line, message: Message) -> None:
+        pod = self._pods.get(line.pod)
+        if pod is None:
+            line.hang_up()
+            return
+        if message["t"] == "warm":
+            if pod.line is not None and pod.line is not line:
+                pod.line.hang_up()
+            pod.line = line
+            self._greet(pod, message)
+            self._look_whether_found()
+        elif pod.line is line:
+            self._talk.heard(pod, message)
+        self.pump_soon()
+
+    def _line_lost(self, line: Line) -> None:
+        pod = self._pods.get(line.pod)
+        if pod is not None and pod.line is line:
+            pod.line, pod.since = None, self._clock()
+
+    def _greet(self, pod: WarmPod, message: Message) -> None:
+        """What it runs and keeps against what it was given."""
+        running = message["running"]
+        told = [Told.of(fields) for fields in (*message["kept"], *([running] if running else []))]
+        strangers = self._talk.greet(pod, message, told)
+        for one in strangers:
+            known = self._records.get(one.key)
+            if self._found is None or known is not None or not pod.pool.key.holds(one.key):
+                self._talk.refuse(pod, one)
+                continue
+            record = Record(one.key, one.input_digest, pod.pool, None, one.folder, seq=one.seq)
+            record.pod = pod
+            record.began, record.began_ns = self._clock(), one.began_ns
+            self._records[one.key] = pod.assigned[one.seq] = record
+            self._found[one.key] = one.input_digest
+        if pod.ready:
+            self._talk.welcome(pod, None)
+        else:
+            self.spawn(self._bring_code(pod, pod.line), f"code for {pod.name}")
+
+    async def _bring_code(self, pod: WarmPod, line: Line | None) -> None:
+        try:
+            code = await self._orders.code(pod.pool.key.bundle)
+        except Exception as error:  # any: single pods find out, and tell, what is wrong
+            log.warning("no code for the warm pod %s: %s", pod.name, error)
+            self.give_up(pod, None)
+            return
+        if pod.line is line:
+            self._talk.welcome(pod, code)
+
+    def ready(self, pod: WarmPod) -> None:
+        pod.ready, pod.idle_since, pod.pool.strikes = True, self._clock(), 0
+
+    def again(self, record: Record) -> None:
+        """It was handed out and never begun."""
+        if record.cancelled:
+            return
+        if record.attempt is None:  # of an earlier agent, which had its inputs
+            self._broke(record, Failure(Owner.SYSTEM, "pod_lost", "its warm pod dropped it"))
+            return
+        record.pod, record.began, record.announced = None, 0.0, False
+        record.pool.add(record, first=True)
+
+    def tell(self, event: AttemptEvent, record: Record) -> None:
+        self._events.append((event, record))
+        self._news.set()
+
+    def _broke(self, record: Record, failure: Failure, unreadable: tuple[str, ...] = ()) -> None:
+        now, host = time.time_ns(), "" if record.pod is None else record.pod.host
+        named, began = replace(failure, node=record.key.node), record.began_ns or now
+        record.ended = True
+        self.tell(Broke(record.key, named, began, now, unreadable=unreadable, host=host), record)
+
+    def _settle(self, record: Record) -> None:
+        """The engine has its end: so may the pod forget it."""
+        pod = record.pod
+        if pod is not None and pod.owed.pop(record.seq, None) is not None:
+            pod.acks.append(record.seq)
+            self.pump_soon()
+
+    # -- giving up --------------------------------------------------------------------------------
+
+    def give_up(self, pod: WarmPod, failure: Failure | None) -> None:
+        """It will never be of use."""
+        if pod.uid:
+            self.spawn(self._cluster.delete(pod.name, pod.uid), f"delete {pod.name}")
+        self.gone(pod.name, failure)
+
+    def _strike(self, pool: Pool, failure: Failure | None) -> None:
+        pool.strikes += 1
+        if pool.strikes >= STRIKES or (failure is not None and failure.owner is Owner.CONFIG):
+            said = failure.message if failure is not None else "its pods don't get ready"
+            self._go_cold(pool, said)
+
+    def _go_cold(self, pool: Pool, said: str) -> None:
+        log.warning("warm pool %s: tasks get pods of their own for a while: %s", pool.key.id, said)
+        pool.cold_until = self._clock() + COLD_SECONDS
+        pool.strikes = 0
+        attempts: list[Attempt] = []
+        for record in pool.drain():
+            self._records.pop(record.key, None)
+            if record.attempt is not None:
+                attempts.append(record.attempt)
+        if attempts:
+            self.spawn(self._give_back(attempts), "give attempts to pods of their own")
+
+    async def _give_back(self, attempts: Sequence[Attempt]) -> None:
+        await self._fall_back(attempts)
+
+    # -- what time brings -------------------------------------------------------------------------
+
+    async def _tick_forever(self) -> None:
+        while True:
+            if any(pod.assigned for pod in self._pods.values()):
+                await asyncio.sleep(TICK_SECONDS)
+            else:
+                self._wake.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), IDLE_TICK_SECONDS)
+            self.tick()
+
+    def tick(self) -> None:
+        now = self._clock()
+        for pod in list(self._pods.values()):
+            self._look(pod, now)
+        self._look_whether_found()
+        for pool in self._pools.values():
+            for pod in pool.superfluous(now, idle_seconds=self.settings.idle_seconds):
+                pod.leaving = True
+                self.spawn(self._cluster.delete(pod.name, pod.uid), f"end {pod.name}")
+        self.pump_soon()
+
+    def _look(self, pod: WarmPod, now: float) -> None:
+        head = pod.head
+        if pod.line is None and now - pod.since > self._patience(pod):
+            kind = "pod_lost" if pod.ready else "unready"
+            where = f"at {self.settings.address}:{self.port}"
+            said = f"warm pod {pod.name} is not heard: can it reach the agent's door {where}?"
+            if not pod.ready:
+                self._go_cold(pod.pool, said)
+            self.give_up(pod, Failure(Owner.SYSTEM, kind, said))
+        elif head is not None and head.began and now - head.began > TICK_SECONDS:
+            if not head.announced and not head.ended:
+                head.announced = True
+                self.tell(Started(head.key, head.began_ns, pod.host), head)
+            if len(pod.assigned) > 1:
+                head.pool.lane(head.entry).learn(now - head.began)
+                self._talk.ask_back(pod)
+
+    def _patience(self, pod: WarmPod) -> float:
+        return self.settings.lost_seconds if pod.ready else START_SECONDS
+
+    def _look_whether_found(self) -> None:
+        """Once each pod that was there has said what it runs, or has had the time."""
+        if self._listed_at is None or self._found_known.is_set():
+            return
+        silent = any(pod.line is None and pod.made for pod in self._pods.values())
+        if not silent or self._clock() - self._listed_at > ADOPT_SECONDS:
+            self._found_known.set()
+
+    # -- handing out ------------------------------------------------------------------------------
+
+    def pump_soon(self) -> None:
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_due = False
+        now = self._clock()
+        for pool in self._pools.values():
+            if pool.waiting:
+                self._hand_out(pool)
+                if pool.waiting and now >= max(pool.cold_until, self._retry_at):
+                    for _ in range(pool.lacking(self.settings.most)):
+                        self._make(pool)
+        self._talk.acknowledge(self._pods.values())
+
+    async def _prepare(self, record: Record, attempt: Attempt) -> None:
+        try:
+            await self._talk.sign(record, attempt)
+        except UnreadableInput as error:
+            failure = Failure(Owner.SYSTEM, "unreadable_input", str(error))
+            self._broke(record, failure, (error.uri,))
+            return
+        if not record.cancelled:
+            record.pool.add(record)
+            self.pump_soon()
+
+    def _hand_out(self, pool: Pool) -> None:
+        frames: dict[str, list[Message]] = {}
+        for pod, record in pool.deal():
+            assert record.attempt is not None
+            frames.setdefault(pod.name, []).append(frame_of(record, record.attempt))
+        for name, messages in frames.items():
+            if (line := self._pods[name].line) is not None:
+                line.send(messages)
+        self._wake.set()
+
+    def _make(self, pool: Pool) -> None:
+        name = f"warm-{pool.key.id[:12]}-{secrets.token_hex(4)}"
+        pod = WarmPod(name, pool, secrets.token_hex(32), self._clock())
+        self._pods[name] = pool.pods[name] = pod
+        self.spawn(self._create(pod), f"make {name}")
+
+    async def _create(self, pod: WarmPod) -> None:
+        try:
+            pod.uid = await self._cluster.create(pod.pool.key, name=pod.name, token=pod.token)
+            pod.made = True
+        except NoPod as error:
+            self._retry_at = self._clock() + AGAIN_SECONDS
+            pod.leaving |= error.passing
+            self.gone(pod.name, error.failure)
+
+    def _pool(self, key: PoolKey) -> Pool:
+        return self._pools.setdefault(key.id, Pool(key))
+
+    # -- tasks ------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed: a bug", task.get_name(), exc_info=error)
