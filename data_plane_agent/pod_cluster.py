@@ -25,6 +25,9 @@ cluster that can't start it."""
 REFUSED_IMAGE_SECONDS = 600.0
 """An image that could not be had counts as not there. Shorter fails run after run, longer keeps
 them away from a cluster that has it again."""
+SETTLE_SECONDS = 2.0
+"""From an API server's recovery until what is known of the cluster is believed. Shorter may judge
+by what was true before, longer tells of a lost node later."""
 
 
 class Cluster:
@@ -46,6 +49,7 @@ class Cluster:
         self._no_pulse = ""
         self._why = ""
         self._ill_since: float | None = None
+        self._ill_at = -SETTLE_SECONDS
 
     async def pulse_forever(self) -> None:
         while True:
@@ -59,12 +63,16 @@ class Cluster:
     def look(self, pods_ill: str) -> None:
         """To be called often: since when is something ill?"""
         self._why = self._no_pulse or pods_ill or self.reflector.ill
-        self._ill_since = None if not self._why else (self._ill_since or self._clock.now())
+        now = self._clock.now()
+        self._ill_since = None if not self._why else (self._ill_since or now)
+        if self._why:
+            self._ill_at = now
 
     @property
     def well(self) -> bool:
         """What is known of it is what is; an old picture proves nobody's death."""
-        return self._ill_since is None and self.reflector.synced.is_set()
+        settled = self._clock.now() - self._ill_at >= SETTLE_SECONDS
+        return settled and self._ill_since is None and self.reflector.synced.is_set()
 
     @property
     def ill(self) -> str:

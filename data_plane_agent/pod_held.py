@@ -73,6 +73,11 @@ class Held:
             return self.obstacle
         return "" if self.sight.over else self.sight.unschedulable
 
+    def begin_patience(self, now: float) -> None:
+        """While nobody can tell how it is, no time passes that counts against it."""
+        self.silent_since = 0.0
+        self.stuck_since = now
+
     def circumstances(self, now: float, *, silent: bool) -> Circumstances:
         """`silent`: its node is not heard at the moment."""
         self.silent_since = (self.silent_since or now) if silent else 0.0
