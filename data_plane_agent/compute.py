@@ -14,6 +14,7 @@ from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.settings import Settings
+from data_plane_agent.warm_settings import WarmSettings, own_address
 
 FetchBundle = Callable[[str], Awaitable[Path]]
 WORKER_ORPHAN_SECONDS, POD_ORPHAN_SECONDS = 600.0, 60.0
@@ -77,7 +78,16 @@ async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
         burst=settings.api_burst,
     )
     about = pod_settings(settings, template=template)
-    return PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir)
+    single = PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir)
+    if not settings.door or not settings.warm_pods:
+        return single
+    from data_plane_agent.warm import WarmPools
+    from data_plane_agent.warm_pods import ClusterPods
+    from data_plane_agent.warm_routing import WarmLauncher
+
+    known = warm_settings(settings, server=api.server)
+    pods = ClusterPods(api, about, address=known.address, orphan_seconds=known.orphan_seconds)
+    return WarmLauncher(single, WarmPools(pods, orders, known, fall_back=single.start))
 
 
 def store_of(settings: Settings) -> Blobs:
@@ -118,4 +128,20 @@ def pod_settings(settings: Settings, *, template: Mapping[str, Any]) -> PodSetti
         orphan_seconds=settings.orphan_seconds or POD_ORPHAN_SECONDS,
         lost_seconds=settings.lost_seconds,
         creates_at_once=settings.creates_at_once,
+    )
+
+
+def warm_settings(settings: Settings, *, server: str) -> WarmSettings:
+    """`server` is the API server's URL. InvalidInput when no address of this machine is found."""
+    host, _, port = settings.door.rpartition(":")
+    return WarmSettings(
+        host=host.strip("[]"),
+        port=int(port),
+        address=settings.door_address or own_address(server),
+        region=settings.region,
+        most=settings.warm_pods,
+        idle_seconds=settings.warm_idle_seconds,
+        lost_seconds=settings.lost_seconds,
+        grace_seconds=settings.grace_seconds,
+        orphan_seconds=WORKER_ORPHAN_SECONDS,
     )

@@ -111,6 +111,11 @@ class PodApi:
         pace = Pace(qps, burst=burst)
         return cls(client, namespace=namespace, pace=pace, connector=connector)
 
+    @property
+    def server(self) -> str:
+        """URL of the API server."""
+        return self._client.configuration.host
+
     async def close(self) -> None:
         await self._client.close()
         await self._connector.close()

@@ -18,8 +18,10 @@ OF_PODS = frozenset({
     "run_as", "default_cpu", "default_mem_bytes", "unschedulable_seconds", "image_seconds",
     "linger_seconds", "grace_seconds", "lost_seconds", "creates_at_once", "api_qps", "api_burst",
     "url_hours", "store_endpoint", "store_key", "store_secret", "store_region", "peers",
+    "door", "door_address", "warm_pods", "warm_idle_seconds",
 })  # fmt: skip
 """Given for the other kind of compute they would do nothing: refused."""
+_DOOR = re.compile(r".*:\d{1,5}")
 _SECRET = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[-._a-zA-Z0-9]+")
 
 
@@ -173,6 +175,31 @@ class Settings(BaseSettings):
     )
     api_burst: int = Field(100, ge=1, description="writes at once after a quiet time; see api_qps")
 
+    # -- compute = kubernetes: warm pods (tasks that say warm=True) --------------------------------
+
+    door: str = Field(
+        "",
+        description="host:port this agent listens on for warm pods, 0.0.0.0:8475 for instance; "
+        "empty = each task gets a pod of its own",
+    )
+    door_address: str = Field(
+        "",
+        description="host that warm pods dial; empty = the address that this machine uses towards "
+        "the API server",
+    )
+    warm_pods: int = Field(
+        4,
+        ge=0,
+        description="pods of one pool (same code, project, domain, environment, image, secrets "
+        "and resources); fewer make its tasks wait, more hold room when they are idle; 0 = none",
+    )
+    warm_idle_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="seconds until an idle warm pod ends; shorter starts pods again and again, "
+        "longer holds their room",
+    )
+
     # -- compute = kubernetes: the region's store -------------------------------------------------
 
     store_endpoint: str = Field("", description="URL of the S3 service; empty = AWS")
@@ -213,6 +240,8 @@ class Settings(BaseSettings):
             found.append("store_key and store_secret go together: one of them is missing")
         if self.store_endpoint and not self.store_endpoint.startswith(("http://", "https://")):
             found.append(f"store_endpoint {self.store_endpoint} is no http:// or https:// URL")
+        if self.door and not _DOOR.fullmatch(self.door):
+            found.append(f"door {self.door} is not HOST:PORT")
         if self.kubeconfig and not Path(self.kubeconfig).is_file():
             found.append(f"kubeconfig {self.kubeconfig}: there is no such file")
         if self.pod_template is not None and not self.pod_template.is_file():

@@ -7,7 +7,6 @@ it gives back (`fall_back`). After a restart the pods dial again and say what th
 
 import asyncio
 import logging
-import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -29,9 +28,10 @@ from data_plane_agent.launcher import (
 )
 from data_plane_agent.pod_orders import Orders
 from data_plane_agent.warm_door import Door, Line
+from data_plane_agent.warm_making import START_SECONDS, Making
 from data_plane_agent.warm_pool import Pool, PoolKey, Record, WarmPod, frame_of, reads_files
 from data_plane_agent.warm_settings import WarmSettings
-from data_plane_agent.warm_sight import NoPod, Pods, Sighted
+from data_plane_agent.warm_sight import Pods, Sighted
 from data_plane_agent.warm_talk import Talk, Told
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,6 @@ IDLE_TICK_SECONDS = 0.5
 ADOPT_SECONDS = 10.0
 """For pods of an earlier agent to dial. Shorter computes again what still runs, longer delays all
 else."""
-START_SECONDS = 60.0
-"""For a pod to be ready. Shorter gives up while its image comes, longer keeps tasks waiting that a
-pod of their own could run."""
-COLD_SECONDS = 300.0
-"""A pool whose pods don't work makes none. Shorter loses time at each try, longer goes without it
-for longer."""
-STRIKES = 2
-AGAIN_SECONDS = 1.0
-"""Before another try to make a pod, when the API server did not take it."""
-
 FallBack = Callable[[Sequence[Attempt]], Awaitable[None]]
 
 
@@ -74,6 +64,7 @@ class WarmPools:
         self._fall_back = fall_back
         self._clock = clock
         self._door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
+        self._making = Making(pods, self, settings, clock=clock)
         self._talk = Talk(self, orders, settings, clock=clock)
         self._pools: dict[str, Pool] = {}
         self._pods: dict[str, WarmPod] = {}
@@ -84,7 +75,6 @@ class WarmPools:
         self._found: dict[AttemptKey, str] | None = {}
         self._found_known = asyncio.Event()
         self._listed_at: float | None = None
-        self._retry_at = 0.0
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -108,12 +98,7 @@ class WarmPools:
     # -- the seam ---------------------------------------------------------------------------------
 
     def takes(self, attempt: Attempt) -> bool:
-        """Not an attempt that has to keep away from hosts: where a warm pod is, is not asked."""
-        if not attempt.task.warm or attempt.avoid or self.settings.most < 1:
-            return False
-        pool = self._pools.get(PoolKey.of(attempt).id)
-        cold = pool is not None and self._clock() < pool.cold_until
-        return not cold and self._cluster.may_run(attempt)
+        return self._making.takes(attempt, self._pools.get(PoolKey.of(attempt).id))
 
     def knows(self, key: AttemptKey) -> bool:
         return key in self._records
@@ -208,17 +193,19 @@ class WarmPools:
         pod = self._pods.get(sighted.name)
         if pod is None:
             if sighted.over and not sighted.deleting:
-                self.spawn(self._cluster.delete(sighted.name, sighted.uid), "delete a warm pod")
+                self._making.delete(sighted.name, sighted.uid)
             if sighted.over or sighted.deleting:
                 return
-            pool = self._pool(sighted.pool)
-            pod = WarmPod(sighted.name, pool, sighted.token, self._clock(), made=True)
-            self._pods[pod.name] = pool.pods[pod.name] = pod
+            pod = WarmPod(sighted.name, self._pool(sighted.pool), sighted.token, self._clock())
+            self.met(pod)
         pod.uid, pod.host = sighted.uid, sighted.host
         pod.leaving |= sighted.deleting
         if sighted.over:
             self.gone(sighted.name, sighted.failure)
-            self.spawn(self._cluster.delete(sighted.name, sighted.uid), "delete a warm pod")
+            self._making.delete(sighted.name, sighted.uid)
+
+    def met(self, pod: WarmPod) -> None:
+        self._pods[pod.name] = pod.pool.pods[pod.name] = pod
 
     def gone(self, name: str, failure: Failure | None) -> None:
         """Its process is no more: what it had begun is broken, the rest goes back to its row."""
@@ -238,7 +225,7 @@ class WarmPools:
                 self.again(record)
         pod.assigned.clear()
         if not pod.ready and not pod.leaving:
-            self._strike(pod.pool, failure)
+            self._making.unready(pod, failure)
         self._look_whether_found()
         self.pump_soon()
 
@@ -332,29 +319,18 @@ class WarmPools:
 
     def give_up(self, pod: WarmPod, failure: Failure | None) -> None:
         """It will never be of use."""
-        if pod.uid:
-            self.spawn(self._cluster.delete(pod.name, pod.uid), f"delete {pod.name}")
+        self._making.delete(pod.name, pod.uid)
         self.gone(pod.name, failure)
 
-    def _strike(self, pool: Pool, failure: Failure | None) -> None:
-        pool.strikes += 1
-        if pool.strikes >= STRIKES or (failure is not None and failure.owner is Owner.CONFIG):
-            said = failure.message if failure is not None else "its pods don't get ready"
-            self._go_cold(pool, said)
+    def given_back(self, records: list[Record]) -> None:
+        self.spawn(self._give_back(records), "give attempts to pods of their own")
 
-    def _go_cold(self, pool: Pool, said: str) -> None:
-        log.warning("warm pool %s: tasks get pods of their own for a while: %s", pool.key.id, said)
-        pool.cold_until = self._clock() + COLD_SECONDS
-        pool.strikes = 0
+    async def _give_back(self, records: list[Record]) -> None:
         attempts: list[Attempt] = []
-        for record in pool.drain():
-            self._records.pop(record.key, None)
-            if record.attempt is not None:
+        for record in records:
+            if not record.cancelled and record.attempt is not None:
+                del self._records[record.key]
                 attempts.append(record.attempt)
-        if attempts:
-            self.spawn(self._give_back(attempts), "give attempts to pods of their own")
-
-    async def _give_back(self, attempts: Sequence[Attempt]) -> None:
         await self._fall_back(attempts)
 
     # -- what time brings -------------------------------------------------------------------------
@@ -375,9 +351,7 @@ class WarmPools:
             self._look(pod, now)
         self._look_whether_found()
         for pool in self._pools.values():
-            for pod in pool.superfluous(now, idle_seconds=self.settings.idle_seconds):
-                pod.leaving = True
-                self.spawn(self._cluster.delete(pod.name, pod.uid), f"end {pod.name}")
+            self._making.thin(pool)
         self.pump_soon()
 
     def _look(self, pod: WarmPod, now: float) -> None:
@@ -387,7 +361,7 @@ class WarmPools:
             where = f"at {self.settings.address}:{self.port}"
             said = f"warm pod {pod.name} is not heard: can it reach the agent's door {where}?"
             if not pod.ready:
-                self._go_cold(pod.pool, said)
+                self._making.give_up(pod.pool, said)
             self.give_up(pod, Failure(Owner.SYSTEM, kind, said))
         elif head is not None and head.began and now - head.began > TICK_SECONDS:
             if not head.announced and not head.ended:
@@ -404,7 +378,7 @@ class WarmPools:
         """Once each pod that was there has said what it runs, or has had the time."""
         if self._listed_at is None or self._found_known.is_set():
             return
-        silent = any(pod.line is None and pod.made for pod in self._pods.values())
+        silent = any(pod.line is None for pod in self._pods.values())
         if not silent or self._clock() - self._listed_at > ADOPT_SECONDS:
             self._found_known.set()
 
@@ -417,13 +391,10 @@ class WarmPools:
 
     def _pump(self) -> None:
         self._pump_due = False
-        now = self._clock()
         for pool in self._pools.values():
             if pool.waiting:
                 self._hand_out(pool)
-                if pool.waiting and now >= max(pool.cold_until, self._retry_at):
-                    for _ in range(pool.lacking(self.settings.most)):
-                        self._make(pool)
+                self._making.fill(pool)
         self._talk.acknowledge(self._pods.values())
 
     async def _prepare(self, record: Record, attempt: Attempt) -> None:
@@ -446,21 +417,6 @@ class WarmPools:
             if (line := self._pods[name].line) is not None:
                 line.send(messages)
         self._wake.set()
-
-    def _make(self, pool: Pool) -> None:
-        name = f"warm-{pool.key.id[:12]}-{secrets.token_hex(4)}"
-        pod = WarmPod(name, pool, secrets.token_hex(32), self._clock())
-        self._pods[name] = pool.pods[name] = pod
-        self.spawn(self._create(pod), f"make {name}")
-
-    async def _create(self, pod: WarmPod) -> None:
-        try:
-            pod.uid = await self._cluster.create(pod.pool.key, name=pod.name, token=pod.token)
-            pod.made = True
-        except NoPod as error:
-            self._retry_at = self._clock() + AGAIN_SECONDS
-            pod.leaving |= error.passing
-            self.gone(pod.name, error.failure)
 
     def _pool(self, key: PoolKey) -> Pool:
         return self._pools.setdefault(key.id, Pool(key))

@@ -140,7 +140,6 @@ class WarmPod:
     line: Line | None = None
     ready: bool = False
     leaving: bool = False
-    made: bool = False
     assigned: dict[int, Record] = field(default_factory=dict[int, Record])
     asked_back: int = 0
     """Number of the newest that was asked back."""

@@ -3,7 +3,11 @@
 Made by `compute.py` from the agent's settings; read by `warm.py`.
 """
 
+import socket
 from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from whimbrel.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,5 +25,21 @@ class WarmSettings:
     lost_seconds: float = 40.0
     """A pod that has not been heard for so long is taken for dead."""
     grace_seconds: float = 30.0
-    orphan_seconds: float = 60.0
+    orphan_seconds: float = 600.0
     """A pod whose agent is away ends after it."""
+
+
+def own_address(server: str) -> str:
+    """The address of this machine on the way to a URL's host: nothing is sent there."""
+    parts = urlsplit(server)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_DGRAM)
+        family, kind, _, _, address = found[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)
+            return probe.getsockname()[0]
+    except OSError as error:
+        raise InvalidInput(
+            f"no address of this machine leads to {server}: {error}",
+            remedy="give --door-address, the host that warm pods are to dial",
+        ) from error

@@ -40,6 +40,8 @@ def test_both_kinds_are_accepted() -> None:
         (PODS | {"images": "no json"}, "images"),
         (PODS | {"url_hours": "200"}, "url_hours"),
         (PODS | {"run_as": "0"}, "run_as"),
+        (PODS | {"door": "8475"}, "door 8475 is not HOST:PORT"),
+        (PROCESSES | {"door": ":8475"}, "door: only with compute = kubernetes"),
         (PODS | {"slots": "4"}, "slots: only with compute = processes"),
         (PROCESSES | {"image": "x"}, "image: only with compute = kubernetes"),
         (PROCESSES | {"compute": "threads"}, "compute"),

@@ -12,6 +12,7 @@ import pytest
 from whimbrel.runtime_frames import Decoder, encode
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent import warm
 from data_plane_agent.launcher import AttemptEvent, Broke, Finished, Found, Saved, Started
 from data_plane_agent.warm import WarmPools
 from data_plane_agent.warm_sight import NoPod
@@ -360,6 +361,19 @@ async def test_a_pool_that_does_not_work_gives_its_tasks_to_pods_of_their_own(
         await eventually(lambda: here.single == [attempt])
         assert agent.counts() == (0, 0)
         assert not agent.takes(here.attempt("double", node="b"))
+
+
+async def test_a_pod_that_can_not_reach_the_door_is_given_up(
+    here: Region, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm, "START_SECONDS", 0.3)
+    here.pods.door_open = False
+    async with here.agent() as agent:
+        await begun(agent)
+        attempt = here.attempt("double", inputs={"x": 1})
+        await agent.start([attempt])
+        await eventually(lambda: here.single == [attempt])
+        await eventually(lambda: not here.pods.made)
 
 
 async def test_an_api_server_that_is_away_is_tried_again(here: Region) -> None:
