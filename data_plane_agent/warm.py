@@ -23,10 +23,10 @@ from data_plane_agent.launcher import (
     AttemptKey,
     Broke,
     Finished,
-    Found,
     Started,
 )
 from data_plane_agent.pod_orders import Orders
+from data_plane_agent.warm_adoption import Adoption
 from data_plane_agent.warm_door import Door, Line
 from data_plane_agent.warm_making import START_SECONDS, Making
 from data_plane_agent.warm_pool import Pool, PoolKey, Record, WarmPod, frame_of, reads_files
@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.02
 """Between two looks at busy pods. A task that lasts longer is told of as started."""
 IDLE_TICK_SECONDS = 0.5
-ADOPT_SECONDS = 10.0
-"""For pods of an earlier agent to dial. Shorter computes again what still runs, longer delays all
-else."""
 FallBack = Callable[[Sequence[Attempt]], Awaitable[None]]
 
 
@@ -63,18 +60,16 @@ class WarmPools:
         self._orders = orders
         self._fall_back = fall_back
         self._clock = clock
-        self._door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
+        self.door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
         self._making = Making(pods, self, settings, clock=clock)
         self._talk = Talk(self, orders, settings, clock=clock)
-        self._pools: dict[str, Pool] = {}
+        self.pools: dict[str, Pool] = {}
         self._pods: dict[str, WarmPod] = {}
         self._records: dict[AttemptKey, Record] = {}
         self._events: list[tuple[AttemptEvent, Record]] = []
         self._news = asyncio.Event()
         self._wake = asyncio.Event()
-        self._found: dict[AttemptKey, str] | None = {}
-        self._found_known = asyncio.Event()
-        self._listed_at: float | None = None
+        self._adoption = Adoption(clock=clock)
         self._pump_due = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -82,7 +77,7 @@ class WarmPools:
 
     async def open(self) -> None:
         """OSError when the door's port can't be had."""
-        self.port = await self._door.open(self.settings.host, self.settings.port)
+        self.port = await self.door.open(self.settings.host, self.settings.port)
         self.spawn(self._cluster.run(self, port=self.port), "warm pods")
         self.spawn(self._tick_forever(), "ticks of warm pods")
 
@@ -90,7 +85,7 @@ class WarmPools:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._door.close()
+        await self.door.close()
         if kill:
             made = [pod for pod in self._pods.values() if pod.uid]
             await asyncio.gather(*(self._cluster.delete(pod.name, pod.uid) for pod in made))
@@ -98,7 +93,7 @@ class WarmPools:
     # -- the seam ---------------------------------------------------------------------------------
 
     def takes(self, attempt: Attempt) -> bool:
-        return self._making.takes(attempt, self._pools.get(PoolKey.of(attempt).id))
+        return self._making.takes(attempt, self.pools.get(PoolKey.of(attempt).id))
 
     def knows(self, key: AttemptKey) -> bool:
         return key in self._records
@@ -119,9 +114,7 @@ class WarmPools:
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
         """`Found` also names attempts that have ended meanwhile: their end follows."""
-        await self._found_known.wait()
-        found, self._found = self._found or {}, None
-        yield [Found(found)]
+        yield [await self._adoption.found()]
         while True:
             await self._news.wait()
             self._news.clear()
@@ -175,19 +168,11 @@ class WarmPools:
         """What the pods ask for, busy or not."""
         return [pod.pool.key.requests for pod in self._pods.values()]
 
-    def pools(self) -> Iterable[Pool]:
-        return self._pools.values()
-
-    def hang_up(self) -> None:
-        """On every pod; they dial again."""
-        self._door.hang_up()
-
     # -- pods, as the cluster tells ---------------------------------------------------------------
 
     def listed(self) -> None:
-        if self._listed_at is None:
-            self._listed_at = self._clock()
-            self._look_whether_found()
+        self._adoption.listed()
+        self._adoption.look(self._pods.values())
 
     def seen(self, sighted: Sighted) -> None:
         pod = self._pods.get(sighted.name)
@@ -226,7 +211,7 @@ class WarmPools:
         pod.assigned.clear()
         if not pod.ready and not pod.leaving:
             self._making.unready(pod, failure)
-        self._look_whether_found()
+        self._adoption.look(self._pods.values())
         self.pump_soon()
 
     # -- what lines tell (see `warm_talk.py`) -----------------------------------------------------
@@ -245,7 +230,7 @@ class WarmPools:
                 pod.line.hang_up()
             pod.line = line
             self._greet(pod, message)
-            self._look_whether_found()
+            self._adoption.look(self._pods.values())
         elif pod.line is line:
             self._talk.heard(pod, message)
         self.pump_soon()
@@ -261,29 +246,16 @@ class WarmPools:
         told = [Told.of(fields) for fields in (*message["kept"], *([running] if running else []))]
         strangers = self._talk.greet(pod, message, told)
         for one in strangers:
-            known = self._records.get(one.key)
-            if self._found is None or known is not None or not pod.pool.key.holds(one.key):
+            known = one.key in self._records
+            record = None if known else self._adoption.take(pod, one)
+            if record is None:
                 self._talk.refuse(pod, one)
-                continue
-            record = Record(one.key, one.input_digest, pod.pool, None, one.folder, seq=one.seq)
-            record.pod = pod
-            record.began, record.began_ns = self._clock(), one.began_ns
-            self._records[one.key] = pod.assigned[one.seq] = record
-            self._found[one.key] = one.input_digest
+            else:
+                self._records[one.key] = record
         if pod.ready:
             self._talk.welcome(pod, None)
         else:
-            self.spawn(self._bring_code(pod, pod.line), f"code for {pod.name}")
-
-    async def _bring_code(self, pod: WarmPod, line: Line | None) -> None:
-        try:
-            code = await self._orders.code(pod.pool.key.bundle)
-        except Exception as error:  # any: single pods find out, and tell, what is wrong
-            log.warning("no code for the warm pod %s: %s", pod.name, error)
-            self.give_up(pod, None)
-            return
-        if pod.line is line:
-            self._talk.welcome(pod, code)
+            self.spawn(self._talk.bring_code(pod, pod.line), f"code for {pod.name}")
 
     def ready(self, pod: WarmPod) -> None:
         pod.ready, pod.idle_since, pod.pool.strikes = True, self._clock(), 0
@@ -349,14 +321,15 @@ class WarmPools:
         now = self._clock()
         for pod in list(self._pods.values()):
             self._look(pod, now)
-        self._look_whether_found()
-        for pool in self._pools.values():
+        self._adoption.look(self._pods.values())
+        for pool in self.pools.values():
             self._making.thin(pool)
         self.pump_soon()
 
     def _look(self, pod: WarmPod, now: float) -> None:
         head = pod.head
-        if pod.line is None and now - pod.since > self._patience(pod):
+        patience = self.settings.lost_seconds if pod.ready else START_SECONDS
+        if pod.line is None and now - pod.since > patience:
             kind = "pod_lost" if pod.ready else "unready"
             where = f"at {self.settings.address}:{self.port}"
             said = f"warm pod {pod.name} is not heard: can it reach the agent's door {where}?"
@@ -371,17 +344,6 @@ class WarmPools:
                 head.pool.lane(head.entry).learn(now - head.began)
                 self._talk.ask_back(pod)
 
-    def _patience(self, pod: WarmPod) -> float:
-        return self.settings.lost_seconds if pod.ready else START_SECONDS
-
-    def _look_whether_found(self) -> None:
-        """Once each pod that was there has said what it runs, or has had the time."""
-        if self._listed_at is None or self._found_known.is_set():
-            return
-        silent = any(pod.line is None for pod in self._pods.values())
-        if not silent or self._clock() - self._listed_at > ADOPT_SECONDS:
-            self._found_known.set()
-
     # -- handing out ------------------------------------------------------------------------------
 
     def pump_soon(self) -> None:
@@ -391,7 +353,7 @@ class WarmPools:
 
     def _pump(self) -> None:
         self._pump_due = False
-        for pool in self._pools.values():
+        for pool in self.pools.values():
             if pool.waiting:
                 self._hand_out(pool)
                 self._making.fill(pool)
@@ -419,7 +381,7 @@ class WarmPools:
         self._wake.set()
 
     def _pool(self, key: PoolKey) -> Pool:
-        return self._pools.setdefault(key.id, Pool(key))
+        return self.pools.setdefault(key.id, Pool(key))
 
     # -- tasks ------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, 
 from data_plane_agent.pod_answers import complete, is_artifact
 from data_plane_agent.pod_orders import Orders, Sender
 from data_plane_agent.process_answers import end_of, key_of, parts_of
+from data_plane_agent.warm_door import Line
 from data_plane_agent.warm_pool import Record, WarmPod
 from data_plane_agent.warm_settings import WarmSettings
 
@@ -82,6 +83,16 @@ class Talk:
                 del pod.assigned[seq]
                 self._ears.again(record)
         return [one for one in told if one.seq not in pod.assigned and one.seq not in pod.owed]
+
+    async def bring_code(self, pod: WarmPod, line: Line | None) -> None:
+        try:
+            code = await self._orders.code(pod.pool.key.bundle)
+        except Exception as error:  # any: pods of single tasks find out, and tell, what is wrong
+            log.warning("no code for the warm pod %s: %s", pod.name, error)
+            self._ears.give_up(pod, None)
+            return
+        if pod.line is line:
+            self.welcome(pod, code)
 
     def welcome(self, pod: WarmPod, code: Message | None) -> None:
         about: Message = {

@@ -197,7 +197,7 @@ async def test_short_ones_behind_a_long_one_are_asked_back(here: Region) -> None
             [here.attempt("double", node=f"w{i}", inputs={"x": 1}) for i in range(40)]
         )
         await until_ended(events, 40)
-        for pool in agent.pools():
+        for pool in agent.pools.values():
             pool.lane("flow:until").seconds = 0.0  # as if it had been short so far
         long = here.attempt("until", node="long", inputs={"mark": str(mark)})
         short = [here.attempt("double", node=f"s{i}", inputs={"x": i}) for i in range(20)]
@@ -287,7 +287,7 @@ async def test_a_line_that_breaks_loses_and_repeats_nothing(here: Region) -> Non
         await agent.start(attempts)
         seen = await until_ended(events, 20)
         for _ in range(3):
-            agent.hang_up()
+            agent.door.hang_up()
             seen += await until_ended(events, 20)
         missing = 200 - sum(isinstance(event, Finished) for event in seen)
         seen += await until_ended(events, missing)
