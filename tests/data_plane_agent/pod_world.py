@@ -56,6 +56,7 @@ class PodWorld:
         self.logs: dict[str, bytes] = {}
         self.down = False
         self._version = 0
+        self._history: list[tuple[int, str, str, dict[str, Any]]] = []
         self._watches: list[tuple[str, asyncio.Queue[Any]]] = []
         for name in ("n1", "n2"):
             self.put("nodes", node(name))
@@ -117,11 +118,16 @@ class PodWorld:
         self.down = True
         self.break_watches(ApiDown("connection refused"))
 
+    def go_deaf(self) -> None:
+        """Watches that tell nothing any more, and do not end."""
+        self._watches.clear()
+
     def break_watches(self, error: ApiError) -> None:
         for _, queue in self._watches:
             queue.put_nowait(error)
 
     def _tell(self, resource: str, kind: str, item: dict[str, Any]) -> None:
+        self._history.append((self._version, resource, kind, copy.deepcopy(item)))
         for watched, queue in self._watches:
             if watched == resource:
                 queue.put_nowait((kind, copy.deepcopy(item)))
@@ -177,8 +183,13 @@ class PodWorld:
         await self._call(f"list {resource}")
         return Page(copy.deepcopy(list(self.objects[resource].values())), str(self._version))
 
-    async def watch(self, resource: Any, **_: Any) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
+    async def watch(
+        self, resource: Any, *, resource_version: str, **_: Any
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
+        for version, changed, kind, item in self._history:
+            if changed == resource and version > int(resource_version):
+                queue.put_nowait((kind, copy.deepcopy(item)))
         self._watches.append((resource, queue))
         try:
             await self._call(f"watch {resource}")
@@ -188,7 +199,8 @@ class PodWorld:
                     raise told
                 yield told
         finally:
-            self._watches.remove((resource, queue))
+            if (resource, queue) in self._watches:
+                self._watches.remove((resource, queue))
 
     async def log(
         self, name: str, *, follow: bool, limit_bytes: int | None = None

@@ -78,6 +78,23 @@ async def test_a_pod_of_that_name_for_something_else_is_replaced(w: World) -> No
     assert isinstance(await w.hear(), Started)
 
 
+async def test_a_pod_of_that_name_that_is_going_is_not_taken(w: World) -> None:
+    name = await w.start(attempt())
+    other = w.api.pods[name]
+    await w.launcher.cancel([attempt().key])
+    await w.until(lambda: not w.api.pods)
+    other["metadata"] |= {"uid": "uid-other", "deletionTimestamp": "2026-01-01T00:00:00Z"}
+    w.api.put("pods", other)
+    w.api.run(name)
+    await w.launcher.start([attempt()])
+    await w.until(lambda: ("get", name) in w.api.calls)
+    await w.quiet()
+    w.api.remove("pods", name)
+    await w.until(lambda: name in w.api.pods)
+    w.api.run(name)
+    assert isinstance(await w.hear(), Started)
+
+
 async def test_no_quota_is_waited_for_and_said(w: World) -> None:
     full = 'pods "w" is forbidden: exceeded quota: all, requested: pods=1, used: pods=5'
     w.api.refuse["create"] = [Denied(full, status=403)] * 1000
@@ -211,17 +228,14 @@ async def test_a_pod_deleted_behind_our_back_is_the_platforms_failure(w: World) 
 
 async def test_a_pod_that_vanished_while_no_watch_was_there_is_missed(w: World) -> None:
     await w.until(lambda: len(w.api._watches) == 2)
-    w.api._watches.clear()
-    try:
-        name = await w.start(attempt())
-        await w.until(lambda: w.launcher._held[name].uid)
-        del w.api.pods[name]
-        await w.quiet()
-        w.now += 31
-        assert isinstance(told := await w.hear(), Broke)
-        assert told.failure.kind == "pod_lost"
-    finally:
-        await w.launcher.close(kill=False)
+    w.api.go_deaf()
+    name = await w.start(attempt())
+    await w.until(lambda: w.launcher._held[name].uid)
+    del w.api.pods[name]
+    await w.quiet()
+    w.now += 31
+    assert isinstance(told := await w.hear(), Broke)
+    assert told.failure.kind == "pod_lost"
 
 
 async def test_a_silent_node_loses_its_pods_only_after_a_while(w: World) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from data_plane_agent.launcher import Broke, Finished, Found, Started
+from data_plane_agent.pod_api import ApiDown
 from data_plane_agent.pod_codec import pod_name
 from tests.data_plane_agent.pod_world import World, attempt, broke, done, world
 
@@ -42,11 +43,37 @@ async def test_cancelled_before_its_pod_is_made_no_pod_is_left(w: World) -> None
 async def test_cancelled_when_the_create_has_had_no_answer_the_pod_is_found_and_deleted(
     w: World,
 ) -> None:
+    await w.until(lambda: len(w.api._watches) == 2)
+    w.api.go_deaf()
     w.api.lost["create"] = 1
     name = await w.start(attempt())
     await w.launcher.cancel([KEY])
     await w.until(lambda: name not in w.api.pods)
     await w.quiet()
+
+
+async def test_cancelled_after_its_end_was_heard_it_is_not_told(w: World) -> None:
+    name = await w.start(attempt())
+    w.api.end(name, done())
+    await w.until(lambda: len(w.launcher._events) == 2)
+    await w.launcher.cancel([KEY])
+    other = attempt("other")
+    w.api.run(await w.start(other))
+    assert (await w.hear()).key == other.key  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_started_again_while_its_old_pod_can_not_be_deleted_it_does_not_take_it(
+    w: World,
+) -> None:
+    name = await w.start(attempt())
+    await w.until(lambda: w.launcher._held[name].uid)
+    old = w.api.pods[name]["metadata"]["uid"]
+    w.api.refuse["delete"] = [ApiDown("not now")] * 30
+    await w.launcher.cancel([KEY])
+    await w.launcher.start([attempt()])
+    await w.until(lambda: name in w.api.pods and w.api.pods[name]["metadata"]["uid"] != old)
+    w.api.run(name)
+    assert isinstance(await w.hear(), Started)
 
 
 @pytest.mark.parametrize("state", ["pending", "running", "ended"])
