@@ -55,6 +55,9 @@ class PodWorld:
         self.calls: list[tuple[str, str]] = []
         self.logs: dict[str, bytes] = {}
         self.down = False
+        self.answers = asyncio.Event()
+        """Creates are answered only when it is set."""
+        self.answers.set()
         self._version = 0
         self._history: list[tuple[int, str, str, dict[str, Any]]] = []
         self._watches: list[tuple[str, asyncio.Queue[Any]]] = []
@@ -159,6 +162,7 @@ class PodWorld:
         }
         pod["status"] = {"phase": "Pending"}
         self.put("pods", pod)
+        await self.answers.wait()
         self._answered("create")
         return copy.deepcopy(pod)
 

@@ -76,6 +76,23 @@ async def test_started_again_while_its_old_pod_can_not_be_deleted_it_does_not_ta
     assert isinstance(await w.hear(), Started)
 
 
+async def test_started_again_while_a_create_is_under_way_it_makes_a_pod_of_its_own(
+    w: World,
+) -> None:
+    await w.until(lambda: len(w.api._watches) == 2)
+    w.api.go_deaf()
+    w.api.answers.clear()
+    name = await w.start(attempt())
+    old = w.api.pods[name]["metadata"]["uid"]
+    await w.launcher.cancel([KEY])
+    await w.launcher.start([attempt()])
+    await w.quiet()
+    w.api.answers.set()
+    await w.until(lambda: name in w.api.pods and w.api.pods[name]["metadata"]["uid"] != old)
+    await w.until(lambda: w.launcher._held[name].uid)
+    assert w.launcher._held[name].uid == w.api.pods[name]["metadata"]["uid"]
+
+
 @pytest.mark.parametrize("state", ["pending", "running", "ended"])
 async def test_cancelled_in_each_state_nothing_follows(w: World, state: str) -> None:
     name = await w.start(attempt())
