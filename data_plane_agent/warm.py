@@ -63,7 +63,7 @@ class WarmPools:
         self.door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
         self._making = Making(pods, self, settings, clock=clock)
         self._talk = Talk(self, orders, settings, clock=clock)
-        self.pools: dict[str, Pool] = {}
+        self.pools: dict[PoolKey, Pool] = {}
         self._pods: dict[str, WarmPod] = {}
         self._records: dict[AttemptKey, Record] = {}
         self._events: list[tuple[AttemptEvent, Record]] = []
@@ -93,7 +93,7 @@ class WarmPools:
     # -- the seam ---------------------------------------------------------------------------------
 
     def takes(self, attempt: Attempt) -> bool:
-        return self._making.takes(attempt, self.pools.get(PoolKey.of(attempt).id))
+        return self._making.takes(attempt, self.pools.get(PoolKey.of(attempt)))
 
     def knows(self, key: AttemptKey) -> bool:
         return key in self._records
@@ -381,7 +381,9 @@ class WarmPools:
         self._wake.set()
 
     def _pool(self, key: PoolKey) -> Pool:
-        return self.pools.setdefault(key.id, Pool(key))
+        if (pool := self.pools.get(key)) is None:
+            pool = self.pools[key] = Pool(key)
+        return pool
 
     # -- tasks ------------------------------------------------------------------------------------
 

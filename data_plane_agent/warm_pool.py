@@ -202,12 +202,7 @@ class Pool:
 
     def deal(self) -> list[Gift]:
         """One task for each pod that has none, the lanes in turn; then short ones ahead."""
-        gifts = [*self._one_each(), *self._ahead()]
-        for pod, record in gifts:
-            pod.last_seq += 1
-            record.pod, record.seq, record.began = pod, pod.last_seq, 0.0
-            pod.assigned[record.seq] = record
-        return gifts
+        return [*self._one_each(), *self._ahead()]
 
     def lacking(self, most: int) -> int:
         """How many pods more are worth making."""
@@ -231,25 +226,28 @@ class Pool:
     def _one_each(self) -> Iterator[Gift]:
         for pod in self.pods.values():
             if pod.open and not pod.assigned and self._turn:
-                yield pod, self._take(self._turn[0])
+                yield self._give(pod, self._turn[0])
 
     def _ahead(self) -> Iterator[Gift]:
         for pod in self.pods.values():
             if not pod.open or pod.asked_back or len(pod.assigned) > AHEAD // 2:
                 continue
-            room = AHEAD - max(1, len(pod.assigned))
-            while room and (lane := next((one for one in self._turn if one.fast), None)):
+            while len(pod.assigned) < AHEAD and (
+                lane := next((one for one in self._turn if one.fast), None)
+            ):
                 if any(not self.lane(record.entry).fast for record in pod.assigned.values()):
                     break  # it would wait behind a long one
-                room -= 1
-                yield pod, self._take(lane)
+                yield self._give(pod, lane)
 
-    def _take(self, lane: Lane) -> Record:
+    def _give(self, pod: WarmPod, lane: Lane) -> Gift:
         self._turn.remove(lane)
         record = lane.queue.popleft()
         if lane.queue:
             self._turn.append(lane)
-        return record
+        pod.last_seq += 1
+        record.pod, record.seq, record.began = pod, pod.last_seq, 0.0
+        pod.assigned[record.seq] = record
+        return pod, record
 
 
 def frame_of(record: Record, attempt: Attempt) -> Message:

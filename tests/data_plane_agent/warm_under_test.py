@@ -149,8 +149,9 @@ class Region:
         environment: Mapping[str, str] | None = None,
         image: str = "",
         warm: bool = True,
+        cpu: float = 0.0,
     ) -> Attempt:
-        nothing = Resources()
+        nothing = Resources(cpu=cpu)
         task = TaskSpec(
             entry,
             f"flow:{entry}",
