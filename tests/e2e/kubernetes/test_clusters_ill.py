@@ -80,7 +80,8 @@ def test_an_agent_killed_between_create_and_record_starts_no_second_pod(
     run.await_said("gate")
     run.open()
     assert run.await_end() == "SUCCEEDED"
-    assert (run.said("first"), run.said("gate"), run.said("last")) == (1, 1, 1)
+    starts = [(n.node, n.attempt, n.epoch) for n in run.gates.said(run.name, "")]
+    assert len(starts) == len(set(starts)), f"an attempt has run twice: {starts}"
 
 
 def test_an_agent_that_restarts_adopts_its_pods(cloud: Cloud, clusters: dict) -> None:
