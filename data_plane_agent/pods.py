@@ -173,8 +173,7 @@ class PodLauncher:
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         for key in keys:
-            held = self._held.pop(pod_name(key), None)
-            if held is None:
+            if (held := self._held.pop(pod_name(key), None)) is None:
                 continue
             held.cancelled = True
             self._logs.close(held.name)
@@ -334,8 +333,7 @@ class PodLauncher:
             held.told_unplaceable = True
             self._tell(Unplaceable(held.key, held.no_room), held)
         if not self._cluster.well:
-            held.begin_patience(now)
-            return
+            return held.begin_patience(now)
         if held.sight is None or held.ending:
             return
         if not held.shown and now - held.made_at > UNSHOWN_SECONDS:
@@ -378,8 +376,7 @@ class PodLauncher:
         }
 
     def _saved(self, key: AttemptKey, artifact: Artifact, at_ns: int) -> None:
-        held = self._held.get(pod_name(key))
-        if held is not None:
+        if (held := self._held.get(pod_name(key))) is not None:
             self._tell(Saved(key, artifact, at_ns), held)
 
     def _tell(self, event: AttemptEvent, held: Held) -> None:
