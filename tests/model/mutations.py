@@ -6,10 +6,8 @@ rules whose absence breaks nothing here.
 
 from dataclasses import dataclass, replace
 
-from tests.model.scenarios import EXCL, IDEM, PIN
+from tests.model.scenarios import EXCL, IDEM, PIN, THREE
 from tests.model.setup import Setup
-
-THREE = (1, 2, 3)
 
 
 @dataclass(frozen=True)

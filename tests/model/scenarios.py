@@ -7,6 +7,8 @@ from tests.model.setup import Setup
 
 IDEM, EXCL, PIN = ("idempotent",), ("exclusive",), ("pinned",)
 
+THREE, TWO = (1, 2, 3), frozenset({1, 2})
+
 COMPLETE = (
     Setup("launch", started=False, faults={"second": 1, "restart": 1}),
     Setup("launch-exclusive", EXCL, started=False, faults={"second": 1, "slow": 1}),
@@ -30,12 +32,12 @@ COMPLETE = (
     Setup("forgotten-story", IDEM, faults={"cut": 1, "forgotten": 1}),
     Setup("dead-cluster", EXCL, faults={"dead": 1, "migrate": 1, "full": 1}, epochs=5),
     Setup("pinned", PIN, faults={"crash": 1, "migrate": 1}),
-    Setup("mass-loss", IDEM, clusters=(1, 2, 3), faults={"dead": 2}, sessions=2, epochs=5),
-    Setup("drain", IDEM, faults={"drain": 1, "cut": 1}),
-    Setup("squeezed", IDEM, faults={"squeezed": 1, "crash": 1}, epochs=5),
+    Setup("mass-loss", IDEM, clusters=THREE, faults={"dead": 2}, sessions=2, epochs=5),
+    Setup("drain", IDEM, faults={"drain": 1}),
+    Setup("squeezed", IDEM, faults={"squeezed": 1, "crash": 1}, epochs=3, sessions=2),
     Setup("gate", IDEM, faults={"gate": 1, "copy": 1, "cut": 1}, gated=True),
-    Setup("residency", IDEM, clusters=(1, 2, 3), allowed=frozenset({1, 2}), sessions=2,
-          faults={"migrate": 1, "cut": 1}),
+    Setup("residency", IDEM, clusters=THREE, allowed=TWO, sessions=2, faults={"cut": 1}),
+    Setup("residency-migrate", IDEM, clusters=THREE, allowed=TWO, faults={"migrate": 1}),
 )  # fmt: skip
 
 LARGE = (
@@ -44,5 +46,9 @@ LARGE = (
     Setup("takeover-many-exclusive", EXCL, faults={"crash": 1, "cut": 1}),
     Setup("migration-torn", EXCL, faults={"migrate": 1, "relay": 1, "crash": 1, "torn": 1}),
     Setup("wiped-paused", EXCL, faults={"wipe": 1, "pause": 1, "copy": 1}),
-    Setup("three-clusters", EXCL, clusters=(1, 2, 3), faults={"migrate": 1, "cut": 2}),
-)
+    Setup("three-clusters", EXCL, clusters=THREE, faults={"migrate": 1, "cut": 2}),
+    Setup("drain-cut", IDEM, faults={"drain": 1, "cut": 1}),
+    Setup("squeezed-crash", IDEM, faults={"squeezed": 1, "crash": 1}, epochs=5),
+    Setup("residency-cut", IDEM, clusters=THREE, allowed=TWO, sessions=2,
+          faults={"migrate": 1, "cut": 1}),
+)  # fmt: skip
