@@ -12,7 +12,7 @@ LONG = 600.0
 def test_digits_loses_a_node_then_its_region_and_arrives(cloud: Cloud, clusters: dict) -> None:
     federation, alpha = cloud.federation, clusters["alpha"]
     federation.whimbrel(
-        "run", str(EXAMPLE), "digits", "--remote", "--name", "digits", "--rounds", "40",
+        "run", str(EXAMPLE), "digits", "--remote", "--name", "digits", "--rounds", "20",
         "--region", "alpha", "--region", "beta",
     )  # fmt: skip
     run = Run(federation, "digits", federation.folder)
