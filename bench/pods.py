@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 from typing import Any
 
 from whimbrel import AsyncClient, Client
+from whimbrel.spec import PlacementPolicy
 
 from bench import work
 from bench.federation import Federation, load_program
@@ -26,16 +28,20 @@ from bench.figures import Report, Row, percentile
 from bench.processes import memory_bytes
 from tests.e2e.kubernetes.build import binaries
 from tests.e2e.kubernetes.cluster import NAMESPACE, Cluster
+from tests.e2e.kubernetes.network import GATEWAY
 
-REGION = "bench"
+REGION, HOME = "bench", "home"
 AGENT = f"agent/{REGION}"
+DOOR = f"{GATEWAY}:8475"
 PODS = "whimbrel.dev/managed-by=agent"
 DEADLINE = 300.0
+IN_CLUSTER, AT_HOME = PlacementPolicy(regions=(REGION,)), PlacementPolicy(regions=(HOME,))
 
 
 @contextmanager
 def region(folder: Path, **settings: object) -> Iterator[tuple[Cluster, Federation]]:
-    """One cluster and a federation with it alone; `settings` are further ones of its agent."""
+    """One cluster and this machine's processes as two regions; `settings` are further ones of the
+    cluster's agent."""
     cluster = Cluster(REGION)
     cluster.up(nodes=1)
     file = folder / "agent.toml"
@@ -44,7 +50,7 @@ def region(folder: Path, **settings: object) -> Iterator[tuple[Cluster, Federati
     try:
         whole.command(
             "up", "--data-dir", str(whole.data), "--ports", "auto", "--preset", "lan", "--detach",
-            "--region", REGION, "--kubeconfig", f"{REGION}={cluster.agent_kubeconfig()}",
+            "--region", HOME, "--kubeconfig", f"{REGION}={cluster.agent_kubeconfig()}",
             "--agent-settings", f"{REGION}={file}",
         )  # fmt: skip
         yield cluster, whole
@@ -103,7 +109,9 @@ async def launch_at(
         async def one(index: int) -> None:
             name = f"born-{time.monotonic_ns()}-{index}"
             sent[f"default/development/{name}"] = time.time_ns()
-            await client.launch(flow[0], {"index": index}, version=flow[1], name=name)
+            await client.launch(
+                flow[0], {"index": index}, version=flow[1], name=name, placement=IN_CLUSTER
+            )
 
         async with asyncio.TaskGroup() as group:
             start = time.monotonic()
@@ -172,9 +180,49 @@ def our_start(client: Client, flow: tuple[str, str], count: int) -> list[float]:
     samples: list[float] = []
     for index in range(count):
         start = time.time_ns()
-        (began,) = work.run(client, flow, index=index).values()
+        (began,) = run(client, flow, IN_CLUSTER, index=index).values()
         samples.append((began - start) / 1e9)
     return samples
+
+
+def run(
+    client: Client, flow: tuple[str, str], where: PlacementPolicy, **inputs: int
+) -> dict[str, int]:
+    execution = client.launch(flow[0], inputs, version=flow[1], placement=where)
+    return dict(execution.wait(timeout=DEADLINE).outputs or {})
+
+
+def timed(
+    client: Client, flow: tuple[str, str], where: PlacementPolicy, *, nodes: int, repeats: int
+) -> list[float]:
+    """Seconds a node, end to end; one run before that counts for nothing: pods and code are warm."""
+    run(client, flow, where)
+    samples: list[float] = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run(client, flow, where)
+        samples.append((time.perf_counter() - start) / nodes)
+    return samples
+
+
+def warm(report: Report, client: Client, program: ModuleType, *, quick: bool) -> None:
+    flows = {
+        name: (view.name, view.version)
+        for name in ("chain", "fan_out", "warm_chain", "warm_fan_out", "short_chain")
+        for view in [client.register(getattr(program, name))[0]]
+    }
+    repeats = 1 if quick else 3
+    nodes, width = program.CHAIN, program.FAN_OUT + 1
+    chain = timed(client, flows["warm_chain"], IN_CLUSTER, nodes=nodes, repeats=repeats)
+    home = timed(client, flows["chain"], AT_HOME, nodes=nodes, repeats=repeats)
+    pods = timed(client, flows["short_chain"], IN_CLUSTER, nodes=program.SHORT_CHAIN, repeats=1)
+    for peer, theirs in (("processes", home), ("a pod a node", pods)):
+        report.add(Row(f"warm pods: chain of {nodes}", "s/node", tuple(chain), 0, False, peer,
+                       tuple(theirs)))  # fmt: skip
+    wide = timed(client, flows["warm_fan_out"], IN_CLUSTER, nodes=width, repeats=repeats)
+    home = timed(client, flows["fan_out"], AT_HOME, nodes=width, repeats=repeats)
+    report.add(Row(f"warm pods: fan-out of {width - 1:,}", "tasks/s", tuple(1 / s for s in wide),
+                   0, True, "processes", tuple(1 / s for s in home)))  # fmt: skip
 
 
 def measure(report: Report, *, quick: bool) -> None:
@@ -182,14 +230,16 @@ def measure(report: Report, *, quick: bool) -> None:
     crowd = 200 if quick else 1000
     with (
         tempfile.TemporaryDirectory(prefix="wbench-") as name,
-        region(Path(name), unschedulable_seconds=3600) as (cluster, whole),
+        region(Path(name), unschedulable_seconds=3600, door=DOOR) as (cluster, whole),
         whole.client() as client,
     ):
-        flows = work.register(client, load_program())
-        work.run(client, flows.one, index=0)
+        program = load_program()
+        flows = work.register(client, program)
+        run(client, flows.one, IN_CLUSTER, index=0)
         starts(report, cluster, client, flows, 3 if quick else 10)
         idle = memory_bytes([whole.pids[AGENT]]) / 2**20
         report.add(Row("agent of a cluster: memory, idle", "MiB", (idle,), 100))
+        warm(report, client, program, quick=quick)
         cluster.signal("scheduler", signal.SIGSTOP)
         births(report, cluster, whole, flows, count)
         crowded(report, cluster, whole, flows, crowd)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from whimbrel import task, workflow
 
-FAN_OUT, CHAIN = 1000, 500
+FAN_OUT, CHAIN, SHORT_CHAIN = 1000, 500, 10
 
 
 @task
@@ -45,6 +45,37 @@ def fan_out() -> int:
 def chain() -> int:
     value = link(before=0)
     for _ in range(CHAIN - 1):
+        value = link(before=value)
+    return value
+
+
+@task(warm=True)
+def warm_leaf(index: int) -> int:
+    return time.time_ns()
+
+
+@task(warm=True)
+def warm_link(before: int) -> int:
+    return before + 1
+
+
+@workflow
+def warm_fan_out() -> int:
+    return join(starts=[warm_leaf(index=index) for index in range(FAN_OUT)])
+
+
+@workflow
+def warm_chain() -> int:
+    value = warm_link(before=0)
+    for _ in range(CHAIN - 1):
+        value = warm_link(before=value)
+    return value
+
+
+@workflow
+def short_chain() -> int:
+    value = link(before=0)
+    for _ in range(SHORT_CHAIN - 1):
         value = link(before=value)
     return value
 
