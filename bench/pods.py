@@ -195,7 +195,7 @@ def run(
 def timed(
     client: Client, flow: tuple[str, str], where: PlacementPolicy, *, nodes: int, repeats: int
 ) -> list[float]:
-    """Seconds a node, end to end; one run before that counts for nothing: pods and code are warm."""
+    """Seconds a node, end to end, after a run that counts for nothing: pods and code are warm."""
     run(client, flow, where)
     samples: list[float] = []
     for _ in range(repeats):
