@@ -24,6 +24,7 @@ from tests.e2e.kubernetes.network import GATEWAY, run
 from tests.e2e.kubernetes.node import Node
 
 IN_CLUSTER = AGENT_MANIFESTS.parent / "agent-in-cluster"
+OPTIONS = sorted((AGENT_MANIFESTS.parent / "options").iterdir())
 SERVICE = "10.96.0.1"
 """The API server's address in the service network, as pods are told it."""
 SECRETS = ("store_key", "store_secret")
@@ -107,13 +108,15 @@ def overlay(folder: Path, cluster: Cluster, *, routers: Sequence[str], **more: s
         return [f"WHIMBREL_AGENT_{name.upper()}={settings[name]}" for name in names]
 
     plain = [name for name in settings if name not in (*FIXED, *SECRETS)]
+    base, *options = (os.path.relpath(path, folder.resolve()) for path in (IN_CLUSTER, *OPTIONS))
     name, _, tag = AGENT.rpartition(":")
     folder.mkdir()
     (folder / "kustomization.yaml").write_text(yaml.safe_dump({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "namespace": NAMESPACE,
-        "resources": [os.path.relpath(IN_CLUSTER, folder.resolve())],
+        "resources": [base],
+        "components": options,
         "images": [{"name": "registry.example/whimbrel-agent", "newName": name, "newTag": tag}],
         "configMapGenerator": [
             {"name": ACCOUNT, "behavior": "merge", "literals": literals(plain)}

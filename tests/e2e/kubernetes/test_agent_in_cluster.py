@@ -80,7 +80,7 @@ def test_what_is_applied_runs_tasks_in_pods(inside: World) -> None:
     assert memory < IDLE_MIB
     run = inside.cloud.launch("inside", "files", "--region", INSIDE, "--region", HOME)
     run.await_said("gate")
-    assert len(_running(inside)) == 1
+    assert len(_at_gate(inside)) == 1
     assert run.execution["cluster"] == INSIDE
     run.open()
     assert run.await_end() == "SUCCEEDED"
@@ -93,13 +93,13 @@ def test_a_killed_agent_comes_back_and_takes_its_pod_as_its_own(inside: World) -
     run = inside.cloud.launch("orphaned", "steps", "--region", INSIDE, "--region", HOME)
     run.await_said("gate")
     run.running_on("gate")
-    before = _running(inside)
+    before = _at_gate(inside)
     restarts, began = inside.agent.restarts, time.monotonic()
     os.kill(inside.agent.pid(), signal.SIGKILL)
     eventually("the kubelet starts it again", lambda: inside.agent.restarts == restarts + 1)
     inside.agent.await_ready()
     inside.say(f"{INSIDE}: agent ready {time.monotonic() - began:.1f} s after SIGKILL")
-    assert _running(inside) == before, "it is the same pod"
+    assert _at_gate(inside) == before, "it is the same pod"
     run.open()
     assert run.await_end() == "SUCCEEDED"
     assert run.said("gate") == 1
@@ -120,7 +120,7 @@ def test_an_isolated_region_is_taken_over_and_its_agent_comes_back_by_itself(
     for run in (ended, waits):
         run.await_said("gate")
         run.await_committed(1)
-    assert len(_running(inside)) == 2
+    assert len(_at_gate(inside)) == 2
     pid, began = inside.agent.pid(), time.monotonic()
     cluster.isolate()
     try:
@@ -145,17 +145,19 @@ def test_an_isolated_region_is_taken_over_and_its_agent_comes_back_by_itself(
         assert run.execution["outputs"] == {"o0": 42}
         assert len(run.causes()) == 2
         assert run.said("first") == 1, "what was committed before is not run again"
-        assert {note.region for note in inside.cloud.gates.said(run.name, "last")} == {HOME}
+    assert {note.region for note in inside.cloud.gates.said(waits.name, "last")} == {HOME}
+    # `last` of the other may have run in both: idempotent work goes on in a region that is away,
+    # and its gate was open as soon as it could be seen. It was told to nobody.
     assert _outputs(inside, ended.name) == outputs
     again = launch("again", "steps", "--region", INSIDE)
     again.open()
     assert again.await_end() == "SUCCEEDED"
 
 
-def _running(world: World) -> set[str]:
-    """The uids of our pods; finished ones linger a little."""
-    found = pods(world.cluster)
-    return {pod["metadata"]["uid"] for pod in found if pod["status"]["phase"] == "Running"}
+def _at_gate(world: World) -> set[str]:
+    """The uids of pods of `gate`; those of other tasks have ended and linger a little."""
+    found = [pod["metadata"] for pod in pods(world.cluster)]
+    return {metadata["uid"] for metadata in found if "gate" in metadata["name"]}
 
 
 def _alive(world: World) -> bool:
