@@ -62,7 +62,7 @@ class Removal:
     async def remove(
         self, name: str, uid: str, *, after: float = 0.0, grace_seconds: int | None = None
     ) -> None:
-        """Until the API server has taken it, or refuses for good (then the next sweep tries)."""
+        """Until the API server has taken it: rights that are taken away can be given back."""
         self.note(uid)
         await self._clock.sleep(after)
         pause = 0.2
@@ -72,6 +72,7 @@ class Removal:
             except ApiDown as error:
                 floor = error.retry_after or 0.0
             except ApiError as error:
-                return log.warning("pod %s can't be deleted: %s", name, error.message)
+                log.warning("pod %s can't be deleted: %s", name, error.message)
+                floor = LONGEST_PAUSE
             await self._clock.sleep(max(floor, pause * (0.5 + random.random() / 2)))
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -30,8 +30,9 @@ class Lost(Exception):
 
 
 class FakeCluster:
-    """`faults` are raised by the next creates (Lost: after it took effect); `down` by everything.
-    `room` is how many pods the quota allows."""
+    """`faults` are raised by the next creates (Lost: after it took effect); `down` by everything;
+    `broken` by calls of that name. A watch replays after `lag`. `room` is how many pods the quota
+    allows."""
 
     namespace = "whimbrel"
 
@@ -39,6 +40,8 @@ class FakeCluster:
         self.items: dict[str, dict[str, Object]] = {"pods": {}, "nodes": {}}
         self.faults: list[Exception] = []
         self.down: ApiError | None = None
+        self.broken: dict[str, ApiError] = {}
+        self.lag = 0.0
         self.room: int | None = None
         self.dead_hosts: set[str] = set()
         self.logs: dict[str, bytes] = {}
@@ -115,6 +118,7 @@ class FakeCluster:
             raise Expired("too old", status=410)
         asked = dict(part.split("=") for part in selector.split(",") if part)
         yield "BOOKMARK", {"metadata": {"resourceVersion": resource_version}}
+        await asyncio.sleep(self.lag)
         while True:
             while at < len(self._history):
                 kind, of, item = self._history[at]
@@ -122,8 +126,8 @@ class FakeCluster:
                 if of == resource and _has(item, asked):
                     yield kind, copy.deepcopy(item)
             await self._news.wait()
-            if self.down is not None:
-                raise self.down
+            if down := self.down or self.broken.get("watch"):
+                raise down
 
     async def log(
         self, name: str, *, follow: bool, limit_bytes: int | None = None
@@ -193,6 +197,10 @@ class FakeCluster:
         pod = self.pods.pop(name)
         self._told("DELETED", "pods", pod)
 
+    def breaks(self, what: str, error: ApiError) -> None:
+        self.broken[what] = error
+        self._wake()
+
     def fail(self, error: ApiError | None) -> None:
         """Everything, watches too, until it is given None."""
         self.down = error
@@ -204,8 +212,8 @@ class FakeCluster:
     async def _called(self, what: str, name: str) -> None:
         self.calls.append((what, name))
         await asyncio.sleep(0.001)
-        if self.down is not None:
-            raise self.down
+        if down := self.down or self.broken.get(what):
+            raise down
 
     def _reaped(self, name: str, uid: str) -> None:
         pod = self.pods.get(name)

@@ -97,7 +97,8 @@ class MemoryBlobs:
 
 
 class Scene:
-    """`told` is what the engine of the present launcher was told after Found."""
+    """`told` is what the engine of the present launcher was told after Found; while `busy` it asks
+    for no more."""
 
     def __init__(self, folder: Path, settings: PodSettings) -> None:
         self.folder, self.settings = folder, settings
@@ -105,6 +106,7 @@ class Scene:
         (folder / "bundle.tar").write_bytes(b"code")
         self.found: dict[AttemptKey, str] | None = None
         self.told: list[AttemptEvent] = []
+        self.busy = False
         self.launcher, self.orders = self._launcher()
         self._engine: asyncio.Task[None] | None = None
 
@@ -132,17 +134,20 @@ class Scene:
                     self.found = dict(event.running)
                 else:
                     self.told.append(event)
+            while self.busy:
+                await asyncio.sleep(0.1)
 
     async def stop(self) -> None:
         """Nothing of it happens any more, as after SIGKILL."""
         assert self._engine is not None
         self._engine.cancel()
-        await asyncio.gather(self._engine, return_exceptions=True)
+        (broken,) = await asyncio.gather(self._engine, return_exceptions=True)
         await self.launcher.close(kill=False)
+        assert isinstance(broken, asyncio.CancelledError), broken
 
     async def restart(self) -> None:
         await self.stop()
-        self.found, self.told = None, []
+        self.found, self.told, self.busy = None, [], False
         self.launcher, self.orders = self._launcher()
         await self.open()
 
