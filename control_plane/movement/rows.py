@@ -133,11 +133,15 @@ async def traceparents(connection: AsyncConnection, executions: Sequence[str]) -
 
 
 def session_over(row: FenceRow, snapshot: Snapshot) -> bool:
-    """May a story take this row from its owner? Only when the session that claimed it has
-    ended."""
+    """May a story take this row from its owner? Only when the session that claimed it has ended:
+    the snapshot may be older than the row, and the session that it calls lost than the claim."""
     return any(
         cluster.name == row.owner_cluster
-        and (cluster.suspected or 0 < row.owner_cluster_epoch < cluster.cluster_epoch)
+        and (
+            row.owner_cluster_epoch <= cluster.cluster_epoch
+            if cluster.suspected
+            else 0 < row.owner_cluster_epoch < cluster.cluster_epoch
+        )
         for cluster in snapshot.clusters
     )
 

@@ -306,6 +306,15 @@ async def test_what_lives_or_has_gone_on_is_not_released(
     assert await world.fence(run) == (epoch, owner)
 
 
+async def test_a_later_session_than_the_lost_one_keeps_what_it_claimed(world: World) -> None:
+    """The snapshot still calls session 3 lost; session 4 has come, and claimed, since."""
+    run = await world.run("run", session=4)
+    assert not (await world.steps.release(Move(execution=run, epoch=1))).ours
+    assert await world.fence(run) == (1, "us-east")
+    lost = await world.run("lost", session=3)
+    assert (await world.steps.release(Move(execution=lost, epoch=1))).ours
+
+
 async def test_the_migrated_table_is_the_one_the_code_knows(world: World) -> None:
     def names(connection: Connection) -> set[str]:
         return {column["name"] for column in inspect(connection).get_columns("failover_summary")}
