@@ -49,10 +49,20 @@ class Work:
 
     outputs: list[tuple[int, Event, Output]]
     states: list[tuple[Event, Status]]
-    checkpoints: list[tuple[Event, Saved]]
+    checkpoints: list[tuple[int, Event, Saved]]
     ends: dict[str, tuple[int, Event]]
     after_end: list[tuple[int, Event]]
     verdicts: list[Verdict]
+    stops: dict[str, int]
+    """Execution -> index of its first objection. What it says afterwards may have been made from
+    what was refused, so its outputs, checkpoints and endings are not taken."""
+
+    def taken(self, index: int, event: Event) -> bool:
+        """False: it comes after an objection, and is answered so that the agent claims anew."""
+        taken = index <= self.stops.get(event.execution, index)
+        if not taken:
+            self.verdicts.append(Verdict(index, Result.INCOMPLETE, event.epoch))
+        return taken
 
 
 async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> Committed:
@@ -69,10 +79,13 @@ async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> C
         [event.execution for _, event in fresh],
         for_update=any(ends(event) for _, event in fresh),
     )
-    work = walk(batch, fresh, fences)
+    work = walk(batch, fresh, fences, stops=objected(batch, verdicts))
     await write_outputs(connection, batch, work)
     await rows.upsert_states(connection, work.states, cluster=batch.cluster)
-    await rows.upsert_checkpoints(connection, work.checkpoints)
+    await rows.upsert_checkpoints(
+        connection,
+        [(event, saved) for index, event, saved in work.checkpoints if work.taken(index, event)],
+    )
     moved = await write_endings(connection, work, fences, graphs)
     cursor = batch.first + len(batch.events) - 1
     await connection.execute(
@@ -108,9 +121,25 @@ def ends(event: Event) -> bool:
     return isinstance(event.body, Succeeded | Failed | Released | Unreachable)
 
 
-def walk(batch: Batch, fresh: Sequence[tuple[int, Event]], fences: dict[str, FenceRow]) -> Work:
+def objected(batch: Batch, verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Where the repeated part of a batch, whose answer was lost, stops its fresh part."""
+    stops: dict[str, int] = {}
+    for verdict in verdicts:
+        event = batch.events[verdict.index]
+        if verdict.result is Result.CONFLICT or verdict.current_epoch == event.epoch:
+            stops.setdefault(event.execution, verdict.index)
+    return stops
+
+
+def walk(
+    batch: Batch,
+    fresh: Sequence[tuple[int, Event]],
+    fences: dict[str, FenceRow],
+    *,
+    stops: dict[str, int],
+) -> Work:
     """Sorts the events by what is to be written; pure."""
-    work = Work([], [], [], {}, [], [])
+    work = Work([], [], [], {}, [], [], stops)
     for index, event in fresh:
         row = fences.get(event.execution)
         if row is None or not owns(
@@ -133,7 +162,7 @@ def walk(batch: Batch, fresh: Sequence[tuple[int, Event]], fences: dict[str, Fen
             case Status() as status:
                 work.states.append((event, status))
             case Saved() as saved:
-                work.checkpoints.append((event, saved))
+                work.checkpoints.append((index, event, saved))
             case Succeeded() | Failed() | Released() | Unreachable():
                 work.ends[event.execution] = (index, event)
     return work
@@ -158,14 +187,25 @@ async def write_outputs(connection: AsyncConnection, batch: Batch, work: Work) -
         ],
     )
     late = [
-        (index, (event.execution, output.node), output)
+        (event.execution, output.node)
         for index, event, output in work.outputs
         if first[event.execution, output.node] != index
         or (event.execution, output.node) not in inserted
     ]
-    kept = await rows.live(connection, [key for _, key, _ in late])
-    for index, key, output in late:
-        work.verdicts.append(against(index, output, kept[key]))
+    kept = await rows.live(connection, late)
+    withdrawn: list[tuple[str, str]] = []
+    for index, event, output in work.outputs:
+        key = (event.execution, output.node)
+        new = first[key] == index and key in inserted
+        if not work.taken(index, event):
+            if new:
+                withdrawn.append(key)
+        elif not new:
+            verdict = against(index, output, kept[key])
+            work.verdicts.append(verdict)
+            if verdict.result is Result.CONFLICT:
+                work.stops[event.execution] = index
+    await rows.withdraw(connection, withdrawn)
 
 
 def against(index: int, output: Output, kept: Output) -> Verdict:
@@ -179,12 +219,14 @@ async def write_endings(
     connection: AsyncConnection, work: Work, fences: dict[str, FenceRow], graphs: Graphs
 ) -> tuple[str, ...]:
     """Changes of ownership, and answers for what came after them in the same batch."""
-    if not work.ends:
+    if not work.ends and not work.after_end:
         return ()
     endings = Endings(connection, graphs)
     after: list[FenceRow] = []
     story: list[Entry] = []
     for execution, (index, event) in work.ends.items():
+        if not work.taken(index, event):
+            continue
         ending = await endings.end(fences[execution], event)
         if ending is None:
             work.verdicts.append(Verdict(index, Result.INCOMPLETE, event.epoch))

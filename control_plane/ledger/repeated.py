@@ -56,7 +56,9 @@ async def repeated(connection: AsyncConnection, batch: Batch, settled: int) -> l
                 result = Result.INCOMPLETE if current == event.epoch else Result.FENCED
                 verdicts.append(Verdict(index, result, current))
             case Released() | Unreachable():
-                continue
+                # Taken, it would have let go of the row or raised its epoch.
+                if fence is not None and current == event.epoch and not fence.released:
+                    verdicts.append(Verdict(index, Result.INCOMPLETE, current))
             case _:
                 if current != event.epoch:
                     verdicts.append(Verdict(index, Result.FENCED, current))

@@ -5,7 +5,7 @@ share.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import case, func, select, text
+from sqlalchemy import bindparam, case, delete, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.spec import Owner
@@ -86,6 +86,19 @@ async def insert_outputs(
     )
     answered = await connection.execute(statement, list(rows))
     return {(row["execution"], row["node"]) for row in answered.mappings()}
+
+
+async def withdraw(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> None:
+    """Takes back live outputs that this very transaction has inserted: nobody has seen them."""
+    if keys:
+        await connection.execute(
+            delete(OUTPUT).where(
+                OUTPUT.c.execution == bindparam("x"),
+                OUTPUT.c.node == bindparam("n"),
+                OUTPUT.c.live,
+            ),
+            [{"x": execution, "n": node} for execution, node in keys],
+        )
 
 
 async def live(

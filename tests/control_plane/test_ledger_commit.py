@@ -69,9 +69,10 @@ async def test_i2_the_first_output_of_a_node_stays(world: World) -> None:
     assert results(await world.send(run, output("a", "1"))) == []
     assert results(await world.send(run, output("a", "1"))) == [(0, Result.ALREADY_COMMITTED)]
     other = await world.send(run, output("b", "5"), output("a", "2"), output("b", "6"))
-    assert results(other) == [(1, Result.CONFLICT), (2, Result.CONFLICT)]
+    assert results(other) == [(1, Result.CONFLICT), (2, Result.INCOMPLETE)]
+    assert results(await world.send(run, output("b", "6"))) == [(0, Result.CONFLICT)]
     kept = [verdict.kept.value for verdict in other.verdicts if verdict.kept]
-    assert kept == ['{"o0":1}', '{"o0":5}']
+    assert kept == ['{"o0":1}']
     view = await world.view(run)
     assert [node.outputs for node in view.nodes] == ['{"o0":1}', '{"o0":5}', ""]
 
@@ -263,3 +264,66 @@ async def test_one_batch_serves_many_runs(world: World) -> None:
     done = await world.ledger.commit(Batch("east", 1, 1, events))
     assert (done.cursor, done.verdicts) == (10, ())
     assert sorted(done.moved) == sorted(runs)
+
+
+AFTER = [output("b", "2"), output("c", "2")]
+"""What an agent made from the output of `a` that was refused."""
+
+
+@pytest.mark.parametrize("end", [Succeeded("{}"), BODIES[Failed], Released(), BODIES[Unreachable]])
+async def test_i10_nothing_of_a_run_is_taken_after_a_conflict(world: World, end: Body) -> None:
+    await world.join("east")
+    run, other = (
+        await world.running(),
+        await world.running(chain("a", name="flows.other"), name="other"),
+    )
+    await world.send(run, output("a", "1"))
+    saved = Saved("c", 1, ARTIFACT, 5)
+    bodies = (output("a", "2"), AFTER[0], saved, AFTER[1], output("b", "2"), end, output("b", "3"))
+    events = (
+        *(Event(run, 1, body) for body in bodies),
+        Event(other, 1, output("a")), Event(other, 1, Succeeded("{}")),
+    )  # fmt: skip
+    done = await world.ledger.commit(Batch("east", 1, 2, events))
+    refused = [(index, Result.INCOMPLETE) for index in range(1, 7)]
+    assert (done.cursor, results(done)) == (10, [(0, Result.CONFLICT), *refused])
+    view = await world.view(run)
+    assert (view.phase, view.epoch) == (Phase.RUNNING, 1)
+    assert [node.outputs for node in view.nodes] == ['{"o0":1}', "", ""]
+    assert (await world.rows("checkpoint"))["checkpoint"] == []
+    assert done.moved == (other,)
+    # The answer is lost: said again, it is not taken either, nor is what follows by then.
+    again = await world.ledger.commit(Batch("east", 1, 2, (*events, Event(run, 1, output("c")))))
+    objections = dict(results(again))
+    assert objections[0] is Result.CONFLICT
+    assert objections[5] is Result.INCOMPLETE
+    assert objections[9] is Result.INCOMPLETE
+    # It claims anew and goes on from what is live.
+    assert (await world.claim(run, 1, "east", 1)).answer.claimed
+    sent = (output("b", "1"), output("c", "1"), Succeeded("{}"))
+    assert results(await world.send(run, *sent, first=12)) == []
+    assert (await world.view(run)).phase is Phase.SUCCEEDED
+
+
+async def test_i10_a_conflict_whose_answer_was_lost_stops_what_is_sent_with_it(
+    world: World,
+) -> None:
+    await world.join("east")
+    run = await world.running()
+    await world.send(run, output("a", "1"))
+    await world.send(run, output("a", "2"))
+    again = await world.send(run, output("a", "2"), *AFTER, Succeeded("{}"), first=2)
+    assert again.cursor == 5
+    later = [(index, Result.INCOMPLETE) for index in (1, 2, 3)]
+    assert results(again) == [(0, Result.CONFLICT), *later]
+    assert [node.outputs for node in (await world.view(run)).nodes] == ['{"o0":1}', "", ""]
+
+
+async def test_nothing_is_taken_after_an_incomplete_end(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    sent = (output("a"), Succeeded("{}"), output("b"), output("c"), Succeeded("{}"))
+    answer = await world.send(run, *sent)
+    assert results(answer) == [(index, Result.INCOMPLETE) for index in (1, 2, 3, 4)]
+    view = await world.view(run)
+    assert [node.phase for node in view.nodes] == ["SUCCEEDED", "QUEUED", "QUEUED"]
