@@ -113,6 +113,16 @@ def test_nothing_waits_behind_a_long_one() -> None:
     assert dealt(made) == [("w0", "n0")]
 
 
+def test_nothing_is_handed_out_ahead_while_something_is_asked_back() -> None:
+    made = pool(pods=1, waiting=["a"] * 20, fast=["a"])
+    (pod,) = made.pods.values()
+    made.deal()
+    for seq in list(pod.assigned)[1:]:
+        del pod.assigned[seq]
+    pod.asked_back = AHEAD
+    assert dealt(made) == []
+
+
 def test_a_pod_that_leaves_or_is_away_or_not_ready_gets_nothing() -> None:
     made = pool(pods=3, waiting=["a"] * 3)
     away, leaving, unready = made.pods.values()
