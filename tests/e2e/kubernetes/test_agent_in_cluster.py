@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,9 @@ def world(machine: Say, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
             began = time.monotonic()
             agent.apply(made)
             machine(f"{INSIDE}: agent ready {time.monotonic() - began:.1f} s after apply")
-            yield World(Cloud(federation, gates, folder / "fuse"), cluster, agent, machine)
+            inside = World(Cloud(federation, gates, folder / "fuse"), cluster, agent, machine)
+            eventually("the cluster's room is known", lambda: _seen(inside)["allocatable"]["cpu"])
+            yield inside
     finally:
         federation.stop()
         cluster.down()
@@ -80,8 +83,8 @@ def test_what_is_applied_runs_tasks_in_pods(inside: World) -> None:
     assert memory < IDLE_MIB
     run = inside.cloud.launch("inside", "files", "--region", INSIDE, "--region", HOME)
     run.await_said("gate")
-    assert len(_at_gate(inside)) == 1
     assert run.execution["cluster"] == INSIDE
+    assert len(_at_gate(inside)) == 1
     run.open()
     assert run.await_end() == "SUCCEEDED"
     assert run.execution["outputs"] == {"o0": 21 * 50_000 + 21}
@@ -136,7 +139,8 @@ def test_an_isolated_region_is_taken_over_and_its_agent_comes_back_by_itself(
         outputs = _outputs(inside, ended.name)
     finally:
         cluster.join_again()
-    eventually("the agent is heard again", lambda: _alive(inside), deadline=PATIENCE)
+    eventually("the agent is heard again", lambda: _seen(inside)["state"] == "ALIVE",
+               deadline=PATIENCE)  # fmt: skip
     await_no_pods(cluster)
     assert inside.agent.pid() == pid, "it is the same process: nobody had to start it again"
     waits.open()
@@ -160,9 +164,11 @@ def _at_gate(world: World) -> set[str]:
     return {metadata["uid"] for metadata in found if "gate" in metadata["name"]}
 
 
-def _alive(world: World) -> bool:
-    text = world.cloud.federation.whimbrel("cluster", "get", INSIDE, "-o", "json").stdout
-    return json.loads(text)["state"] == "ALIVE"
+def _seen(world: World) -> dict[str, Any]:
+    """The cluster, as the global endpoint knows it."""
+    return json.loads(
+        world.cloud.federation.whimbrel("cluster", "get", INSIDE, "-o", "json").stdout
+    )
 
 
 def _outputs(world: World, name: str) -> list[tuple[object, ...]]:
