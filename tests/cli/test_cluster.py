@@ -1,12 +1,14 @@
 """How a cluster's compute and offer are shown, from the wire to the lines a person reads."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pytest
 from whimbrel.cli import cluster
 from whimbrel.client_views import ClusterView, OfferView
 from whimbrel.rpc import cluster_view
-from whimbrel.wire.v1 import cluster_pb2, placement_pb2
+from whimbrel.wire.v1 import cluster_pb2, cluster_pb2_grpc, placement_pb2
 
 
 def from_wire(**capacity: Any) -> ClusterView:
@@ -43,3 +45,23 @@ def test_a_well_cluster_shows_what_it_offers(capsys: pytest.CaptureFixture[str])
 def test_a_cluster_of_processes_offers_anything() -> None:
     view = from_wire()
     assert (view.ill, view.offer, view.as_json()["offer"]) == ("", None, None)
+
+
+class Registering(cluster_pb2_grpc.ClustersServicer):
+    def Register(self, request: Any, context: Any) -> Any:
+        return cluster_pb2.Cluster(registration=request.registration)
+
+
+@pytest.mark.parametrize(("given", "meant"), [("us-east", "us-east"), ("", "alpha")])
+def test_a_cluster_is_registered_in_a_region(
+    capsys: pytest.CaptureFixture[str], given: str, meant: str
+) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    cluster_pb2_grpc.add_ClustersServicer_to_server(Registering(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        cluster.register("alpha", region=given, endpoint=f"127.0.0.1:{port}")
+    finally:
+        server.stop(0).wait()
+    assert f"alpha is registered in {meant} and active" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ FIXED = ("compute", "namespace", "peers")
 
 
 @contextmanager
-def links(routers: Sequence[str]) -> Iterator[list[str]]:
+def links(routers: Sequence[str]) -> Generator[list[str]]:
     """Addresses on the bridge, one for each of these of the machine alone."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="links", daemon=True)
