@@ -349,7 +349,7 @@ class Warm:
         self._leaving = True
         now, grace = time.monotonic(), self._grace
         self._leave_by = now + max(grace - 5.0, grace / 2)
-        self._gone_by = now + max(grace - 1.0, grace / 2)
+        self._gone_by = now + grace - min(1.0, grace / 5)
         self._say({"t": "leaving"})
         self._give_back([frame["seq"] for frame in self._queue])
 

@@ -419,7 +419,7 @@ def test_asked_to_move_it_saves_gives_back_and_ends(pod: Pod) -> None:
 
 
 def test_asked_to_move_what_does_not_listen_is_ended_within_the_grace(cold: Pod) -> None:
-    cold.grace = 1.0
+    cold.grace = 3.0
     cold.start()
     cold.welcome()
     cold.hear("ready")
@@ -431,9 +431,8 @@ def test_asked_to_move_what_does_not_listen_is_ended_within_the_grace(cold: Pod)
     cold.say(cold.page(1, 1))
     answer = cold.hear("broke")
     assert (answer["owner"], answer["kind"]) == ("system", "interrupted")
-    assert "1 s" in answer["message"]
-    cold.say({"ack": [1]})
-    assert cold.process.wait(30) == 0
+    assert "3 s" in answer["message"]
+    assert cold.process.wait(30) == 0  # within the grace, though nobody acknowledges it
 
 
 def test_idle_and_asked_to_leave_it_ends_at_once(pod: Pod) -> None:
