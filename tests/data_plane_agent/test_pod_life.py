@@ -12,6 +12,7 @@ from whimbrel.spec import Resources
 
 from data_plane_agent.launcher import Attempt, Broke, Finished, Started
 from data_plane_agent.pod_api import ApiDown, Denied
+from data_plane_agent.pod_cluster import SETTLE_SECONDS
 from data_plane_agent.pod_codec import manifest, pod_name
 from tests.data_plane_agent.pod_cluster_fake import Object
 from tests.data_plane_agent.pod_scene import Scene, attempt, done, scene
@@ -53,6 +54,8 @@ async def test_an_end_is_of_the_pod_that_ended(tmp_path: Path) -> None:
         end = await here.told_of(Finished)
         assert end.host == "a"
         assert [event.host for event in here.all(Started)] == ["a"]
+        await asyncio.sleep(30)
+        assert "deletionTimestamp" not in here.cluster.pods[name]["metadata"]
 
 
 @virtual
@@ -229,6 +232,20 @@ async def test_a_hiccup_is_no_illness(tmp_path: Path) -> None:
         here.cluster.broken.clear()
         await asyncio.sleep(10)
         assert not here.launcher.capacity().ill
+
+
+@virtual
+async def test_a_recovery_is_believed_after_a_while(tmp_path: Path) -> None:
+    """The watch is there again; what it has missed is on its way."""
+    async with scene(tmp_path) as here:
+        cluster = here.launcher._cluster
+        assert cluster.well
+        cluster.look("not well")
+        assert not cluster.well
+        cluster.look("")
+        assert not cluster.well
+        await asyncio.sleep(SETTLE_SECONDS)
+        assert cluster.well
 
 
 @virtual
