@@ -24,6 +24,7 @@ NODES = {"alpha": 2, "beta": 1}
 IMPATIENT = {
     "lost_seconds": "8", "image_seconds": "10", "unschedulable_seconds": "15",
     "linger_seconds": "1", "grace_seconds": "10", "orphan_seconds": "10",
+    "door": f"{GATEWAY}:0", "warm_idle_seconds": "20",
 }  # fmt: skip
 """Agents' settings: what takes minutes in production is over soon enough for a test."""
 
