@@ -54,10 +54,12 @@ class Commits:
         self._cluster_epoch = 0
         self._most = BATCH_EVENTS
         self._refused = ((0, 0), 0)
+        self._sent = 0
         self.opened = asyncio.Event()
 
     def open(self, cluster_epoch: int) -> None:
         self._cluster_epoch = cluster_epoch
+        self._sent = 0
         self.opened.set()
 
     def shut(self) -> None:
@@ -76,6 +78,7 @@ class Commits:
             if not self._guard.state.commits:
                 await asyncio.sleep(0.05)
                 continue
+            self._sent = max(self._sent, first + len(batch) - 1)
             try:
                 receipt = await self._ledger.commit(
                     [entry.data for entry in batch], first=first, cluster_epoch=session
@@ -137,11 +140,22 @@ class Commits:
                 self._renew()
             return
         count = max(0, min(receipt.cursor - first + 1, len(batch)))
-        self._outbox.settle(first + count - 1)
         objections = {one.index: one for one in receipt.objections}
-        await self._on_settled(
-            [(entry, objections.get(index)) for index, entry in enumerate(batch[:count])]
-        )
+        settled = [(entry, objections.get(index)) for index, entry in enumerate(batch[:count])]
+        # What was said after a refused event may have been made from it.
+        doubted = {
+            (entry.execution, entry.epoch)
+            for entry, objection in settled
+            if objection is not None and objection.doubts(entry.epoch)
+        }
+        dropped = self._outbox.settle(first + count - 1, forget=doubted)
+        if dropped:
+            log.warning("%d events said after a refused one were dropped", dropped)
+        await self._on_settled(settled)
+        if dropped and self._sent >= first + count:
+            # Some may have arrived, and had numbers: only a new session may count past them.
+            self.shut()
+            self._renew()
 
 
 def ending(entry: Entry, error: WhimbrelError) -> bytes:

@@ -96,28 +96,12 @@ class NodeFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReplaced:
-    """The ledger kept another output of this node: it wins, and what was made from ours runs
-    again."""
-
-    node: str
-    known: Known
-
-
-@dataclass(frozen=True, slots=True)
 class Start:
     node: str
     attempt: int
     inputs: Mapping[str, Any]
     input_digest: str
     after_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """This node's attempt works on inputs that are no longer the right ones."""
-
-    node: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +122,8 @@ class Unreadable:
     uris: tuple[str, ...]
 
 
-Event = NodeSucceeded | NodeFailed | NodeReplaced
-Decision = Start | Stop | Succeed | Fail | Unreadable
+Event = NodeSucceeded | NodeFailed
+Decision = Start | Succeed | Fail | Unreadable
 
 
 @dataclass(slots=True)
@@ -178,8 +162,6 @@ def advance(state: State, event: Event) -> list[Decision]:
     if state.ended:
         return []
     match event:
-        case NodeReplaced(node, known):
-            return _replace(state, node, known)
         case NodeSucceeded(node, attempt, outputs):
             if state.running.get(node) != attempt:
                 return []
@@ -303,43 +285,6 @@ def _end(state: State) -> list[Decision]:
     except LookupError as error:
         return [Fail(_misfit("", error))]
     return [Succeed(outputs)]
-
-
-def _replace(state: State, node: str, known: Known) -> list[Decision]:
-    """Take the kept output; everything downstream goes back to waiting, its own outputs are known,
-    not done."""
-    old = state.done.get(node)
-    if node not in state.graph.nodes or (old is not None and old.outputs == known.outputs):
-        return []
-    below = _below(state.graph, node)
-    decisions: list[Decision] = []
-    if node in state.running:
-        del state.running[node]
-        decisions.append(Stop(node))
-    for other in below:
-        if other in state.running:
-            del state.running[other]
-            state.known.pop(other, None)
-            decisions.append(Stop(other))
-        elif other in state.done:
-            state.known[other] = state.done.pop(other)
-    for other in below:
-        state.waits[other] = sum(one not in state.done for one in state.graph.needs[other])
-    if old is not None:
-        for after in state.graph.successors[node]:
-            state.waits[after] += 1
-    return [*decisions, *_settle(state, _complete(state, node, known))]
-
-
-def _below(graph: Graph, node: str) -> set[str]:
-    seen: set[str] = set()
-    stack = list(graph.successors[node])
-    while stack:
-        other = stack.pop()
-        if other not in seen:
-            seen.add(other)
-            stack.extend(graph.successors[other])
-    return seen
 
 
 def _resolve(state: State, bindings: Mapping[str, Binding]) -> dict[str, Any]:

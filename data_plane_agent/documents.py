@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from whimbrel.spec import Artifact, Outputs, sha256
+from whimbrel.spec import Artifact, sha256
 
 from data_plane_agent import dag
 from data_plane_agent import messages as m
@@ -38,12 +38,6 @@ class Documents:
             log.error("%s is not what was written", artifact.uri)
             return None
         document: dict[str, Any] = json.loads(data)
-        return document
-
-    async def of(self, outputs: Outputs) -> dag.Outputs | None:
-        if outputs.offloaded is not None:
-            return await self.read(outputs.offloaded)
-        document: dict[str, Any] = json.loads(outputs.value)
         return document
 
     async def offloaded(self, events: Iterable[m.Event]) -> dict[str, dag.Outputs | None]:

@@ -76,8 +76,9 @@ class Engine:
         self.wasted = 0
         self.cluster_epoch = 0
         self.commits = Commits(
-            outbox=outbox, ledger=ledger, guard=guard, on_settled=self._settled, renew=renew
+            outbox=outbox, ledger=ledger, guard=guard, on_settled=self._settled, renew=self._anew
         )
+        self._renew = renew
         self.can_claim = asyncio.Event()
         self._found_known = asyncio.Event()
         self._held_back: list[Attempt] = []
@@ -222,6 +223,7 @@ class Engine:
 
     async def _start(self, starts: Sequence[Attempt]) -> None:
         ours = [one for one in starts if self.holdings.owner(one.key) is not None]
+        self._held_back.extend(one for one in starts if one.key in self.holdings.found)
         if not self._outbox.healthy:
             self._held_back.extend(ours)
         elif ours:
@@ -263,7 +265,7 @@ class Engine:
             await self.can_claim.wait()
             self.can_claim.clear()
             try:
-                while self._guard.state.claims:
+                while self._guard.state.claims and self.cluster_epoch:
                     if not self.reconciled:
                         await self._reconcile()
                     elif wishes := self.holdings.wishes(room=self._room):
@@ -302,6 +304,7 @@ class Engine:
     async def _claim_these(self, wishes: Sequence[m.Wish]) -> set[m.Wish]:
         """Claim and apply the verdicts; answers what is ours."""
         session = self.cluster_epoch
+        anew = {one.execution for one in wishes if self.holdings.again.get(one.execution)}
         answers = await self._ledger.claim(wishes, cluster_epoch=session)
         claimed: set[m.Wish] = set()
         work = Work()
@@ -312,19 +315,23 @@ class Engine:
                 if isinstance(answer, m.NotClaimed):
                     self.holdings.refused(answer.execution, answer.epoch, work)
                 else:
-                    await self._take(answer, work)
+                    await self._take(answer, work, anew=answer.execution in anew)
                     claimed.add(m.Wish(answer.execution, answer.epoch))
         finally:
             await self._do(work)
         return claimed
 
-    async def _take(self, claimed: m.Claimed, work: Work) -> None:
+    async def _take(self, claimed: m.Claimed, work: Work, *, anew: bool) -> None:
+        """`anew`: it was asked for to begin again from the answer, which is as new as the doubt."""
         execution, epoch = claimed.execution, claimed.epoch
         holdings = self.holdings
         run = holdings.runs.get(execution)
-        rebuild = holdings.again.pop(execution, False)
-        if run is not None and run.epoch == epoch and not rebuild:
+        mine = run is not None and run.epoch == epoch
+        if mine and not anew:
+            if not holdings.again.get(execution):
+                holdings.again.pop(execution, None)
             return
+        rebuild = holdings.again.pop(execution, False)
         try:
             graph = await self._specs.graph(claimed.spec_digest)
         except Unreachable:
@@ -342,14 +349,17 @@ class Engine:
             if (event := codec.decode(entry.data)) is not None
         ]
         documents = await self._documents.offloaded((*claimed.outputs, *pending))
+        used = run.used if run is not None and mine else {}
         holdings.drop(execution, epoch, work)
+        found = holdings.take_found(execution)
         run = Run(claimed, spans=self._spans)
         holdings.hold(run)
         if isinstance(graph, Failure):
+            work.cancels.extend(found)
             if not any(isinstance(event, m.LAST) for event in pending):
                 run.refuse(graph, work)
             return
-        run.begin(graph, pending=pending, documents=documents, found=holdings.found, work=work)
+        run.begin(graph, pending=pending, documents=documents, found=found, used=used, work=work)
         for event in holdings.strays.pop(execution, ()):
             self._hear(event, work)
 
@@ -359,39 +369,30 @@ class Engine:
         work = Work()
         for entry, objection in settled:
             if objection is not None and objection.verdict is not m.Verdict.ALREADY_COMMITTED:
-                await self._objected(entry.execution, entry.epoch, objection, work)
+                self._objected(entry.execution, entry.epoch, objection, work)
             elif entry.last:
                 self.holdings.refused(entry.execution, entry.epoch, work)
                 self.can_claim.set()
         await self._do(work)
 
-    async def _objected(
-        self, execution: str, epoch: int, objection: m.Objection, work: Work
-    ) -> None:
+    def _objected(self, execution: str, epoch: int, objection: m.Objection, work: Work) -> None:
         run = self.holdings.runs.get(execution)
         if run is None or run.epoch != epoch:
             self.wasted += objection.verdict is m.Verdict.FENCED
             return
         fields = {"execution": execution, "epoch": epoch}
-        match objection.verdict:
-            case m.Verdict.FENCED if objection.current_epoch > epoch:
-                log.warning("fenced by epoch %d", objection.current_epoch, extra=fields)
-                self.wasted += 1
-                self.holdings.refused(execution, epoch, work)
-            case m.Verdict.CONFLICT if objection.kept is not None:
-                log.error("the ledger kept another output", extra=fields)
-                kept = objection.kept
-                document = await self._documents.of(kept.outputs)
-                if document is None:
-                    self._claim_anew(execution)
-                else:
-                    run.replaced(kept, document, work)
-            case _:
-                # Not live what we took for live, or not claimed what we took for claimed: begin
-                # from its answer.
-                log.warning("%s: claiming again", objection.verdict, extra=fields)
-                self._claim_anew(execution)
-
-    def _claim_anew(self, execution: str) -> None:
-        self.holdings.again[execution] = True
+        if not objection.doubts(epoch):
+            log.warning("fenced by epoch %d", objection.current_epoch, extra=fields)
+            self.wasted += 1
+            self.holdings.refused(execution, epoch, work)
+            return
+        # Another output is live than ours, none where we took one for live, or it is not claimed:
+        # begin from the ledger's answer.
+        log.warning("%s: claiming again", objection.verdict, extra=fields)
+        self.holdings.doubt(execution)
         self.can_claim.set()
+
+    def _anew(self) -> None:
+        """Until the next session, this one's claims are nothing to commit on."""
+        self.cluster_epoch = 0
+        self._renew()

@@ -11,16 +11,16 @@ from collections.abc import Iterable
 from whimbrel.spec import Want, sha256
 
 from data_plane_agent import messages as m
-from data_plane_agent.launcher import AttemptEvent, AttemptKey
+from data_plane_agent.launcher import AttemptEvent, AttemptKey, Started, Unplaceable
 from data_plane_agent.run import Run, Work
 
 log = logging.getLogger(__name__)
 
 
 class Holdings:
-    """`runs` are claimed. `found` outlived a former agent and wait for a verdict, `strays` are
-    their events. `again` are to be claimed again; True: and begun anew from the answer. `squeezed`
-    have an attempt that found no room."""
+    """`runs` are claimed. `found` outlived a former agent, or the doubt about their run, and wait
+    for a verdict, `strays` are their events. `again` are to be claimed again; True: and begun anew
+    from the answer. `squeezed` have an attempt that found no room."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -103,6 +103,24 @@ class Holdings:
             del self.found[key]
         work.cancels.extend(gone)
         self.strays.pop(execution, None)
+
+    def doubt(self, execution: str) -> None:
+        """Nothing is said of this run, and nothing starts, until it is claimed anew and begun from
+        the answer. Its attempts go on meanwhile, and are adopted where they still fit."""
+        self.again[execution] = True
+        for trial in self.runs[execution].hand_over():
+            key = trial.key
+            self.found[key] = trial.input_digest
+            heard = self.strays.setdefault(execution, [])
+            if trial.started_ns:
+                heard.append(Started(key, trial.started_ns, trial.host, trial.avoided))
+            if trial.no_room:
+                heard.append(Unplaceable(key, trial.no_room))
+
+    def take_found(self, execution: str) -> dict[AttemptKey, str]:
+        """Those of this run, whose verdict has come: each is adopted or stopped now."""
+        keys = [key for key in self.found if key.execution == execution]
+        return {key: self.found.pop(key) for key in keys}
 
     def drop(self, execution: str, epoch: int, work: Work) -> None:
         """Forget the run up to `epoch`: stop its attempts, say nothing more."""

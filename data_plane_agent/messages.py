@@ -169,6 +169,17 @@ class Objection:
     current_epoch: int = 0
     kept: NodeOutput | None = None
 
+    def doubts(self, epoch: int) -> bool:
+        """Of an event said at `epoch`, which is still the run's: what its agent takes for live, or
+        for claimed, is not."""
+        match self.verdict:
+            case Verdict.ALREADY_COMMITTED:
+                return False
+            case Verdict.FENCED:
+                return self.current_epoch <= epoch
+            case Verdict.CONFLICT | Verdict.INCOMPLETE:
+                return True
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

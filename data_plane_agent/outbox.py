@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -36,17 +36,21 @@ FIXED = struct.Struct("<qBH")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event. `data` is its wire form; `last`: nothing of this execution and epoch follows."""
+    """One event. `data` is its wire form; `last`: nothing of this execution and epoch follows.
+    `forget`: no event, but a mark in the file: what stands before it of this execution and epoch is
+    not to be said any more."""
 
     execution: str
     epoch: int
     data: bytes
     last: bool = False
+    forget: bool = False
 
 
 def encode(entry: Entry) -> bytes:
     name = entry.execution.encode()
-    body = FIXED.pack(entry.epoch, entry.last, len(name)) + name + entry.data
+    flags = entry.last | entry.forget << 1
+    body = FIXED.pack(entry.epoch, flags, len(name)) + name + entry.data
     return RECORD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -60,9 +64,10 @@ def decode(text: bytes) -> tuple[list[Entry], int]:
         body = text[at + RECORD.size : at + RECORD.size + size]
         if size < FIXED.size or len(body) < size or zlib.crc32(body) != crc:
             break
-        epoch, last, length = FIXED.unpack_from(body)
+        epoch, flags, length = FIXED.unpack_from(body)
         name = body[FIXED.size : FIXED.size + length].decode()
-        entries.append(Entry(name, epoch, body[FIXED.size + length :], bool(last)))
+        data = body[FIXED.size + length :]
+        entries.append(Entry(name, epoch, data, last=bool(flags & 1), forget=bool(flags & 2)))
         at += RECORD.size + size
     return entries, at
 
@@ -81,7 +86,9 @@ class Outbox:
         self._path = folder / "outbox"
         self._on_health = on_health
         self._buffer: list[Entry] = []
-        self._writing: list[Entry] = []
+        self._writing: list[tuple[int, Entry]] = []
+        self._marks: list[Entry] = []
+        self._taken: list[Entry] = []
         self._durable: deque[tuple[int, Entry]] = deque()
         self._settled_bytes = 0
         self._group = asyncio.Event()
@@ -100,7 +107,8 @@ class Outbox:
 
     def pending(self) -> list[Entry]:
         """Everything unsettled, written or not."""
-        return [*(entry for _, entry in self._durable), *self._writing, *self._buffer]
+        written = (entry for _, entry in (*self._durable, *self._writing))
+        return [*written, *self._buffer]
 
     def put(self, entries: Iterable[Entry]) -> None:
         self._buffer.extend(entries)
@@ -121,8 +129,9 @@ class Outbox:
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
-        if self._buffer:
-            self._append(self._buffer)
+        # Cancelled before its turn in the thread came, the last batch is not written yet.
+        if left := [*self._taken, *self._marks, *self._buffer]:
+            self._append(left)
         os.close(self._file)
         os.close(self._cursor)
 
@@ -141,16 +150,28 @@ class Outbox:
             batch.append(entry)
         return batch
 
-    def settle(self, cursor: int) -> None:
-        """The ledger has everything up to number `cursor`."""
+    def settle(self, cursor: int, *, forget: Set[tuple[str, int]] = frozenset()) -> int:
+        """The ledger has everything up to number `cursor`. `forget`: (execution, epoch) of which
+        nothing that still waits is to be said; answers how many events that were.
+
+        A crash must not lose the mark and keep the cursor: what was made from a refused event would
+        be said without it. So the cursor is saved when no mark is on its way."""
         last = None
         while self.first <= cursor and self._durable:
             last, entry = self._durable.popleft()
             self._settled_bytes += len(entry.data)
             self.first += 1
-        if last is not None:
+        waiting = self.waiting
+        if forget:
+            self._keep(lambda entry: (entry.execution, entry.epoch) not in forget)
+        if waiting > self.waiting:
+            self._marks.extend(Entry(*one, b"", forget=True) for one in sorted(forget))
+            self._ring()
+        marking = self._marks or any(entry.forget for entry in self._taken)
+        if last is not None and not marking:
             body = struct.pack("<Q", last + 1)
             os.pwrite(self._cursor, body + struct.pack("<I", zlib.crc32(body)), 0)
+        return waiting - self.waiting
 
     def renumber(self, keep: Callable[[Entry], bool]) -> int:
         """A new session: what is kept counts from 1 again. Answers how many were dropped (work for
@@ -159,10 +180,14 @@ class Outbox:
         Dropped ones stay in the file until it is rewritten; after a restart they are dropped once
         more."""
         before = self.waiting
-        self._durable = deque(one for one in self._durable if keep(one[1]))
-        self._buffer = [entry for entry in self._buffer if keep(entry)]
+        self._keep(keep)
         self.first = 1
         return before - self.waiting
+
+    def _keep(self, keep: Callable[[Entry], bool]) -> None:
+        self._durable = deque(one for one in self._durable if keep(one[1]))
+        self._writing = [one for one in self._writing if keep(one[1])]
+        self._buffer = [entry for entry in self._buffer if keep(entry)]
 
     def _ring(self) -> None:
         if self._timer is not None:
@@ -171,22 +196,28 @@ class Outbox:
         self._group.set()
 
     async def _flush(self) -> None:
-        while self._buffer:
-            taken, self._buffer = self._buffer, []
-            self._writing = taken
+        while self._marks or self._buffer:
+            marks, taken = self._marks, self._buffer
+            self._marks, self._buffer = [], []
+            self._writing = list(enumerate(taken))
+            # Marks first: what of these runs was put later has been said after them.
+            self._taken = [*marks, *taken]
             try:
                 if self._settled_bytes > COMPACT_BYTES:
                     await self._compact()
-                await self._in_thread(self._append, taken)
+                await self._in_thread(self._append, self._taken)
             except OSError as error:
-                self._buffer[:0] = taken
+                self._taken = []
+                self._marks[:0] = marks
+                self._buffer[:0] = [entry for _, entry in self._writing]
                 self._writing = []
                 self._set_health(healthy=False, why=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._set_health(healthy=True)
+            base = self._next - len(taken)
+            self._durable.extend((base + place, entry) for place, entry in self._writing)
             self._writing = []
-            self._durable.extend(enumerate(taken, self._next - len(taken)))
             self._filled.set()
 
     async def _in_thread(self, call: Callable[[list[Entry]], None], entries: list[Entry]) -> None:
@@ -224,6 +255,7 @@ class Outbox:
             raise
         self._size += len(text)
         self._next += len(entries)
+        self._taken = []
 
     def _rewrite(self, entries: list[Entry]) -> None:
         new = self._path.with_suffix(".new")
@@ -261,7 +293,17 @@ class Outbox:
             return
         skip = max(settled - base, 0)
         self._settled_bytes = sum(len(entry.data) for entry in entries[:skip])
-        self._durable.extend(list(enumerate(entries, base))[skip:])
+        self._durable.extend(_standing(list(enumerate(entries, base))[skip:]))
+
+
+def _standing(numbered: Sequence[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    """Without the marks, and without what they say is not to be said."""
+    marks = {(one.execution, one.epoch): seq for seq, one in numbered if one.forget}
+    return [
+        (seq, one)
+        for seq, one in numbered
+        if not one.forget and seq > marks.get((one.execution, one.epoch), -1)
+    ]
 
 
 def _write(file: int, text: bytes, *, at: int) -> None:

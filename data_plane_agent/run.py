@@ -91,11 +91,12 @@ class Run:
         pending: Sequence[m.Event],
         documents: Mapping[str, dag.Outputs | None],
         found: Mapping[AttemptKey, str],
+        used: Mapping[str, int],
         work: Work,
     ) -> None:
         """Take up the run. `pending` are our own events the ledger has not confirmed; `documents`
         offloaded outputs by digest, None for an unreadable one; `found` attempts that outlived the
-        agent: adopted where they fit."""
+        agent: adopted where they fit; `used` numbers of attempts that no other one may get."""
         tries = {
             one.node: dag.Tries(one.attempts, one.user_failures, one.system_failures)
             for one in self._claimed.tries
@@ -103,7 +104,9 @@ class Run:
         known: dict[str, dag.Known] = {}
         for event in (*self._claimed.outputs, *pending):
             self._recall(event, known=known, tries=tries, documents=documents)
-        mine = {key: digest for key, digest in found.items() if key.execution == self.execution}
+        for node, attempt in used.items():
+            _used(tries, node, attempt)
+        mine = dict(found)
         if any(isinstance(event, m.LAST) for event in pending):
             self.ended = True
             work.cancels.extend(mine)
@@ -136,6 +139,19 @@ class Run:
         self.ended = True
         work.cancels.extend(trial.key for trial in self.trials.values())
         self.trials.clear()
+
+    def hand_over(self) -> list[Trial]:
+        """Its attempts, which go on; nothing more is said about them or the run."""
+        self.ended = True
+        trials = list(self.trials.values())
+        self.trials.clear()
+        return trials
+
+    @property
+    def used(self) -> dict[str, int]:
+        """The newest attempt of each node, whether the ledger has heard of it or not."""
+        tries = self._state.tries if self._state is not None else {}
+        return {node: one.attempts for node, one in tries.items()}
 
     def waits_for(self, key: AttemptKey) -> bool:
         trial = self.trials.get(key.node)
@@ -184,13 +200,6 @@ class Run:
         """Let go of it, so that it is placed elsewhere; nothing of it starts here afterwards."""
         node, trial = next(iter(self.trials.items()))
         self._end(m.Released("unschedulable", f"no room for {node}: {trial.no_room}"), work)
-
-    def replaced(self, kept: m.NodeOutput, document: dag.Outputs, work: Work) -> None:
-        """The ledger kept another output of this node at our epoch."""
-        if self._state is None or self.ended:
-            return
-        known = dag.Known(document, kept.input_digest, kept.outputs.offloaded)
-        self._apply(dag.advance(self._state, dag.NodeReplaced(kept.node, known)), work)
 
     def _finished(
         self,
@@ -295,10 +304,6 @@ class Run:
                         work.later.append((decision.after_seconds, attempt))
                     else:
                         work.starts.append(attempt)
-                case dag.Stop(node):
-                    trial = self.trials.pop(node, None)
-                    if trial is not None:
-                        work.cancels.append(trial.key)
                 case dag.Succeed(outputs):
                     self._succeed(outputs, work)
                 case dag.Fail(failure):

@@ -128,13 +128,19 @@ class FakeLedger:
         if first > cursor + 1:
             return m.Receipt(cursor, gap=cursor + 1)
         objections: list[m.Objection] = []
+        refused: set[str] = set()
         self.batches.append((cluster_epoch, first, [one for one in decoded if one is not None]))
         for index, (event, (execution, epoch)) in enumerate(zip(decoded, heads, strict=True)):
             if event is None or first + index <= cursor:
                 continue
+            if execution in refused and not isinstance(event, m.AttemptRuns | m.AttemptFailed):
+                objections.append(m.Objection(index, m.Verdict.INCOMPLETE, epoch))
+                continue
             objection = self._take(index, execution, epoch, event)
             if objection is not None:
                 objections.append(objection)
+                if objection.verdict in (m.Verdict.CONFLICT, m.Verdict.INCOMPLETE):
+                    refused.add(execution)
         self.cursors[cluster_epoch] = max(cursor, first + len(events) - 1)
         self.changed.set()
         if self.lose_answers:

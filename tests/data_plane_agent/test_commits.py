@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 from whimbrel.errors import Fenced, Unreachable, WhimbrelError
 
 from data_plane_agent import codec
+from data_plane_agent import commits as module
 from data_plane_agent import messages as m
 from data_plane_agent.commits import REFUSALS, Commits, Settled
 from data_plane_agent.fence import Reconciled, Welcomed
@@ -66,7 +67,7 @@ def entry(execution: str, attempt: int = 1) -> Entry:
 
 @asynccontextmanager
 async def committing(
-    folder: Path, ledger: Ledger, *entries: Entry
+    folder: Path, ledger: Ledger, *entries: Entry, renewals: list[None] | None = None
 ) -> AsyncIterator[list[tuple[Entry, m.Objection | None]]]:
     guard = Guard(clock=lambda: 1)
     guard.hear(Welcomed(0, HOUR, False))
@@ -79,7 +80,7 @@ async def committing(
     outbox = Outbox(folder / "outbox")
     commits = Commits(
         outbox=outbox, ledger=ledger, guard=guard, on_settled=on_settled,
-        renew=lambda: None, pause=NoPause(),
+        renew=lambda: renewals.append(None) if renewals is not None else None, pause=NoPause(),
     )  # fmt: skip
     outbox.put(entries)
     tasks = [asyncio.create_task(outbox.run()), asyncio.create_task(commits.run())]
@@ -142,3 +143,36 @@ async def test_batches_grow_again(tmp_path: Path) -> None:
     async with committing(tmp_path, ledger, entry("p/d/0"), *rest) as settled:
         await all_settled(settled, 41)  # type: ignore[arg-type]
     assert max(ledger.sizes[-2:]) > 10
+
+
+@dataclass
+class Conflicting(Ledger):
+    """Objects to the first event of p/d/1; refuses the first batch if it has more than two."""
+
+    firsts: list[int] = field(default_factory=list)
+
+    async def commit(self, events: Sequence[bytes], *, first: int, cluster_epoch: int) -> m.Receipt:
+        if not self.sizes and len(events) > 2:
+            self.sizes.append(len(events))
+            raise WhimbrelError("no")
+        self.firsts.append(first)
+        receipt = await super().commit(events, first=first, cluster_epoch=cluster_epoch)
+        refused = (m.Objection(0, m.Verdict.CONFLICT, 3),) if first == 1 else ()
+        return replace(receipt, objections=refused)
+
+
+@pytest.mark.parametrize("sent_before", [False, True])
+async def test_what_was_said_after_a_refused_event_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent_before: bool
+) -> None:
+    """The next event gets its number only if it was never sent; else a new session counts anew."""
+    if not sent_before:
+        monkeypatch.setattr(module, "BATCH_EVENTS", 2)
+    ledger, renewals = Conflicting(set()), list[None]()
+    names = ["p/d/1", "p/d/2", "p/d/1", "p/d/2"]
+    said = [entry(name, attempt) for attempt, name in enumerate(names)]
+    async with committing(tmp_path, ledger, *said, renewals=renewals) as settled:
+        await all_settled(settled, 2 if sent_before else 3)  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert (len(renewals), ledger.firsts) == ((1, [1]) if sent_before else (0, [1, 3]))
+    assert [one for one, _ in settled] == [said[0], said[1], said[3]][: len(settled)]

@@ -12,10 +12,8 @@ from data_plane_agent.dag import (
     Graph,
     Known,
     NodeFailed,
-    NodeReplaced,
     NodeSucceeded,
     Start,
-    Stop,
     Succeed,
     Unreadable,
     advance,
@@ -170,17 +168,6 @@ def test_late_events_of_old_attempts_change_nothing() -> None:
     advance(state, NodeFailed("a", 1, LOST))
     assert advance(state, NodeSucceeded("a", 1, {"o0": 1})) == []
     assert set(starts(advance(state, NodeSucceeded("a", 2, {"o0": 1})))) == {"b"}
-
-
-def test_a_replaced_output_runs_its_dependents_again() -> None:
-    state, _ = begin(Graph.of(chain(3)), {})
-    advance(state, NodeSucceeded("n0", 1, {"o0": "ours"}))
-    advance(state, NodeSucceeded("n1", 1, {"o0": 1}))
-    decisions = advance(state, NodeReplaced("n0", Known({"o0": "kept"}, "d")))
-    assert Stop("n2") in decisions
-    again = starts(decisions)
-    assert set(again) == {"n1"}
-    assert (again["n1"].attempt, again["n1"].inputs["before"]) == (2, ["kept"])
 
 
 def test_paths_into_values_and_a_part_that_is_not_there() -> None:

@@ -157,3 +157,37 @@ async def test_a_full_disk_is_said_and_outlived(
     writing.cancel()
     await asyncio.gather(writing, return_exceptions=True)
     assert reopened(tmp_path) == entries(3)
+
+
+async def test_what_is_to_be_forgotten_is_not_said_by_a_restart_either(tmp_path: Path) -> None:
+    await write(tmp_path, [entries(3), entries(2, execution="p/d/y")])
+    box = Outbox(tmp_path)
+    box.put(entries(1))
+    saved = (tmp_path / "outbox.cursor").read_bytes()
+    assert box.settle(1, forget={("p/d/x", 1)}) == 3
+    assert (box.first, box.pending()) == (2, entries(2, execution="p/d/y"))
+    assert (tmp_path / "outbox.cursor").read_bytes() == saved, "not before the mark is on disk"
+    writing = asyncio.create_task(box.run())
+    after = [Entry("p/d/x", 1, b"said from the answer"), Entry("p/d/x", 2, b"at another epoch")]
+    box.put(after)
+    while len(await box.batch(ALL, limit_bytes=ALL)) < 4:
+        await asyncio.sleep(0)
+    box.settle(2)
+    assert (tmp_path / "outbox.cursor").read_bytes() != saved
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert reopened(tmp_path) == [entries(2, execution="p/d/y")[1], *after]
+
+
+async def test_what_is_being_written_is_forgotten_too(tmp_path: Path) -> None:
+    box = Outbox(tmp_path)
+    writing = asyncio.create_task(box.run())
+    box.put([*entries(module.GROUP_EVENTS), *entries(1, execution="p/d/y")])
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert box.settle(0, forget={("p/d/x", 1)}) == module.GROUP_EVENTS
+    kept = entries(1, execution="p/d/y")
+    assert await box.batch(ALL, limit_bytes=ALL) == kept
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert reopened(tmp_path) == kept
