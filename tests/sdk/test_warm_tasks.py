@@ -1,4 +1,4 @@
-"""`@task(warm=True)`: what a specification says of it, where it is refused; local runs ignore it."""
+"""`@task(warm=True)`: what a specification says of it, where it is refused."""
 
 from dataclasses import replace
 
