@@ -15,6 +15,7 @@ from whimbrel.errors import Unreachable
 from whimbrel.spec import Assignment, Failure, Owner, Phase
 
 from control_plane import documents
+from control_plane.clusters.store import Cluster
 from control_plane.database import Database, table
 from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
@@ -27,7 +28,7 @@ from control_plane.ledger.fence import FENCE, end, locked
 from control_plane.routing.port import Movement, Router
 
 LOG = logging.getLogger(__name__)
-EXECUTION = table(Execution)
+CLUSTER, EXECUTION = table(Cluster), table(Execution)
 SECOND = 1_000_000_000
 BATCH = 10_000
 
@@ -176,7 +177,12 @@ class Sweeper:
         await self._delivery.unassign([row["execution"] for row in rows])
 
     async def suspected(self) -> None:
-        """Clusters that the router judges lost, while rows still name them as owner."""
+        """Clusters that the router judges lost, while rows still name them as owner. A router that
+        began after the session's key had gone does not know which session that was: it was the
+        newest that we gave out before we asked."""
+        async with self._database.read() as connection:
+            known = await connection.execute(select(CLUSTER.c.name, CLUSTER.c.cluster_epoch))
+            newest = {row[0]: row[1] for row in known}
         snapshot = await self._router.snapshot()
         lost = {item.name: item for item in snapshot.clusters if item.suspected}
         if not lost:
@@ -190,7 +196,8 @@ class Sweeper:
             owners = [row[0] for row in found]
         for name in owners:
             item = lost[name]
-            await self._movement.lost(name, item.cluster_epoch, since_ns=item.lost_since_ns)
+            session = item.cluster_epoch or newest.get(name, 0)
+            await self._movement.lost(name, session, since_ns=item.lost_since_ns)
 
     async def compare_keys(self) -> None:
         """Assignment keys against rows: etcd may have lost them, or kept one too many."""

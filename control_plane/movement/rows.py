@@ -134,11 +134,12 @@ async def traceparents(connection: AsyncConnection, executions: Sequence[str]) -
 
 def session_over(row: FenceRow, snapshot: Snapshot) -> bool:
     """May a story take this row from its owner? Only when the session that claimed it has ended:
-    the snapshot may be older than the row, and the session that it calls lost than the claim."""
+    the snapshot may be older than the row, and the session that it calls lost than the claim. A
+    router that began after the key had gone knows no session (0): whichever it was, it is over."""
     return any(
         cluster.name == row.owner_cluster
         and (
-            row.owner_cluster_epoch <= cluster.cluster_epoch
+            cluster.cluster_epoch == 0 or row.owner_cluster_epoch <= cluster.cluster_epoch
             if cluster.suspected
             else 0 < row.owner_cluster_epoch < cluster.cluster_epoch
         )

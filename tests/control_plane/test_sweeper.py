@@ -97,6 +97,15 @@ async def test_a_suspected_owner_is_reported_to_movement(world: World) -> None:
     assert world.movement.losses == [("east", 4)]
 
 
+async def test_a_router_that_never_saw_the_lost_session_still_has_it_moved(world: World) -> None:
+    """It began after the session's key had gone, and so can't name it."""
+    await world.join("east", "west")
+    await world.running()
+    world.router.suspected = {"east": 0}
+    await sweep(world, 1)
+    assert world.movement.losses == [("east", 1)]
+
+
 async def test_a_move_without_a_story_gets_one(world: World) -> None:
     await world.join("east")
     run = await world.running()
