@@ -1,7 +1,9 @@
 """Regions that die, freeze or are cut off: the run arrives elsewhere, once."""
 
+import os
 import signal
 import time
+from collections.abc import Callable
 
 from tests.e2e.federation import Federation, eventually
 
@@ -102,3 +104,21 @@ def test_an_agent_that_restarts_in_time_goes_on_with_its_work(federation: Federa
     run.await_phase("SUCCEEDED")
     assert run.execution["outputs"] == {"o0": 42}
     assert (run.starts("first"), run.starts("last")) == (1, 1)
+
+
+def test_a_region_that_dies_while_no_router_lives_is_left_too(
+    fresh: Callable[..., Federation],
+) -> None:
+    """The router that comes back has never seen the session that is over."""
+    federation = fresh()
+    run = federation.launch("nobody-saw")
+    region = run.at_gate()
+    run.await_committed(1)
+    router = federation.signal("router", signal.SIGSTOP)
+    federation.signal(f"agent/{region}", signal.SIGKILL)
+    time.sleep(4.0)  # the fault itself: twice the TTL, so that every key has gone
+    os.kill(router, signal.SIGKILL)
+    assert run.at_gate(starts=2) != region
+    run.open()
+    run.await_phase("SUCCEEDED")
+    assert run.causes() == ["launch", "failover"]
