@@ -99,7 +99,7 @@ class Broke:
 @dataclass(frozen=True, slots=True)
 class Unplaceable:
     """The cluster has had no room for a queued attempt for too long; it stays queued until it is
-    cancelled. `message` is for a person: what the scheduler says."""
+    cancelled. `message` is for a person: what the scheduler says; "" = it has a place after all."""
 
     key: AttemptKey
     message: str

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from whimbrel.spec import Resources
 
-from data_plane_agent.launcher import Attempt, AttemptKey
+from data_plane_agent.launcher import Attempt, AttemptKey, Unplaceable
 from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_orders import Sender
 from data_plane_agent.pod_sight import Sight
@@ -71,7 +71,19 @@ class Held:
         """Why it is not on a node yet, in the cluster's words; "" when it is, or nobody knows."""
         if self.sight is None:
             return self.obstacle
-        return "" if self.sight.over else self.sight.unschedulable
+        return "" if self.sight.over or self.sight.host else self.sight.unschedulable
+
+    def placing(self, now: float, *, well: bool, patience: float) -> Unplaceable | None:
+        """What is to be told of its place: that it has had none for longer than `patience`, or has
+        one after all. A pod shown by a cluster that is not well may run by now."""
+        if self.sight is not None and (self.sight.over or self.sight.host):
+            told, self.told_unplaceable = self.told_unplaceable, False
+            return Unplaceable(self.key, "") if told else None
+        known = well or self.sight is None
+        if not known or not self.no_room or self.told_unplaceable or now - self.since <= patience:
+            return None
+        self.told_unplaceable = True
+        return Unplaceable(self.key, self.no_room)
 
     def begin_patience(self, now: float) -> None:
         """While nobody can tell how it is, no time passes that counts against it."""

@@ -27,7 +27,6 @@ from data_plane_agent.launcher import (
     Found,
     Saved,
     Started,
-    Unplaceable,
 )
 from data_plane_agent.mailbox import Mailbox
 from data_plane_agent.pod_api import ApiError, Object, PodApi
@@ -328,11 +327,10 @@ class PodLauncher:
             self._sweep()
 
     def _look(self, held: Held, now: float) -> None:
-        patient = now - held.since <= self.settings.unschedulable_seconds
-        if held.no_room and not held.told_unplaceable and not patient:
-            held.told_unplaceable = True
-            self._tell(Unplaceable(held.key, held.no_room), held)
-        if not self._cluster.well:
+        well, patience = self._cluster.well, self.settings.unschedulable_seconds
+        if (news := held.placing(now, well=well, patience=patience)) is not None:
+            self._tell(news, held)
+        if not well:
             return held.begin_patience(now)
         if held.sight is None or held.ending:
             return

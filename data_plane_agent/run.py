@@ -169,7 +169,7 @@ class Run:
                 trial.no_room = ""
                 work.started.append(key)
             case Unplaceable(_, message):
-                trial.no_room = message or "the cluster does not say why"
+                trial.no_room = message
             case Saved(key, artifact, at_ns):
                 self._checkpoints[key.node] = artifact
                 self._say(m.Checkpointed(key.node, key.attempt, artifact, at_ns), work)

@@ -143,6 +143,23 @@ async def test_room_that_comes_keeps_it(tmp_path: Path) -> None:
         assert isinstance(await it.end(), m.Succeeded)
 
 
+async def test_a_place_that_comes_keeps_it_before_it_starts(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"a": [], "b": []}))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: len(it.nodes_started) == 2)
+        a, b = (attempt.key for attempt in it.launcher.started)
+        it.launcher.events.put_nowait([Unplaceable(a, "full"), Unplaceable(a, "")])
+        it.launcher.events.put_nowait([Unplaceable(b, "full")])
+        await until(lambda: X in it.engine.holdings.squeezed)
+        before = it.engine.progress
+        await until(lambda: it.engine.progress > before + 2)
+        assert ledger.rows[X]["end"] is None
+        assert it.launcher.cancelled == []
+
+
 async def test_nothing_is_let_go_while_nobody_hears_it(tmp_path: Path) -> None:
     ledger = ledger_with()
     async with agent(tmp_path, ledger, forever) as it:

@@ -179,9 +179,29 @@ async def test_a_pod_that_no_node_takes_is_told_once(tmp_path: Path) -> None:
         assert "Insufficient cpu" in told.message
         await asyncio.sleep(600)
         assert here.told == [told]
-        here.cluster.set(name, conditions=[{"type": "PodScheduled", "status": "True"}])
+        here.cluster.set(name, host="a", conditions=[{"type": "PodScheduled", "status": "True"}])
+        await until(lambda: here.told == [told, Unplaceable(told.key, "")])
         here.cluster.runs(name)
         await here.told_of(Started)
+        await asyncio.sleep(600)
+        assert len(here.told) == 3
+
+
+@virtual
+async def test_what_an_old_picture_shows_is_not_told(tmp_path: Path) -> None:
+    """The API server goes away while the pod has no node; meanwhile it gets one."""
+    async with scene(tmp_path, unschedulable_seconds=30) as here:
+        name = await here.start(attempt())
+        here.cluster.unplaced(name, "0/3 nodes are available: 3 Insufficient cpu.")
+        await asyncio.sleep(10)
+        here.cluster.fail(ApiDown("connection refused"))
+        await asyncio.sleep(120)
+        here.cluster.runs(name)
+        await asyncio.sleep(120)
+        here.cluster.fail(None)
+        await here.told_of(Started)
+        await asyncio.sleep(60)
+        assert here.all(Unplaceable) == []
 
 
 @pytest.mark.parametrize(
