@@ -131,16 +131,17 @@ class Dispatch:
             )
             for item in items
         ]
-        decisions = await self._place_around(wanted, [item.no_room for item in items])
+        decisions = await self._place_around(wanted, items)
         self._record("place", started, decisions, {i.row.execution: i for i in items})
         return decisions
 
     async def _place_around(
-        self, wanted: Sequence[Requirement], marks: Sequence[Mapping[str, int]]
+        self, wanted: Sequence[Requirement], items: Sequence[Loaded]
     ) -> list[Decision]:
         """Not where there was no room lately; but where nobody else takes it, it waits there as
         well as anywhere, and only for a moment not."""
         now = self.clock()
+        marks = [item.no_room for item in items]
         away = [no_room.recent(one, now_ns=now, seconds=self.no_room_seconds) for one in marks]
         decisions = await self.router.place(
             [
@@ -159,7 +160,8 @@ class Dispatch:
         )
         for i, decision in zip(back, again, strict=True):
             waits = fresh[i] and not decision.cluster
-            decisions[i] = replace(decision, reason=no_room.REASON) if waits else decision
+            why = no_room.reason(items[i].reason)
+            decisions[i] = replace(decision, reason=why) if waits else decision
         return decisions
 
     async def _assign(self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded]) -> None:
@@ -286,7 +288,7 @@ def cause_of(item: Loaded, cause: str, before: Mapping[str, Pending]) -> str:
         return cause
     if (last := before.get(item.row.execution)) is not None:
         return last.cause
-    return "fallback" if item.reason == no_room.REASON else "launch"
+    return "fallback" if item.reason in (no_room.REASON, no_room.UNREADABLE) else "launch"
 
 
 def same(decision: Decision, before: Pending | None) -> bool:

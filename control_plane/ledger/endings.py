@@ -8,15 +8,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.spec import Phase
+from whimbrel.spec import Failure, Owner, Phase
 
 from control_plane import documents
 from control_plane.database import table
 from control_plane.executions import no_room
 from control_plane.executions.lifecycle import move
-from control_plane.executions.store import Execution
+from control_plane.executions.store import Execution, Timeline
 from control_plane.executions.timeline import Entry
 from control_plane.ledger import rows
 from control_plane.ledger.declare import declare_unreachable, live_outputs
@@ -25,7 +25,7 @@ from control_plane.ledger.fence import FenceRow, abandoned, ended, relinquished
 from control_plane.movement.lineage import to_declare
 from control_plane.registry.graphs import Graphs
 
-EXECUTION = table(Execution)
+EXECUTION, TIMELINE = table(Execution), table(Timeline)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,50 @@ class Endings:
                 said = message or "its owner let go"
                 return self._ending(row, relinquished(row), "released", said)
             case Unreachable(node, uris):
-                said = await self._declare(row, digest, node, uris)
-                await self._wait(row, phase, "unreadable_input")
+                again = await self._declare(row, digest, uris)
+                said = f"{node} can't read {', '.join(uris)}"
+                if not again:
+                    return await self._unreadable(row, phase, node, said)
+                said = f"{said}; computed again: {', '.join(again)}"
+                await self._wait(row, phase, no_room.UNREADABLE)
                 after = abandoned(row, decision_digest=f"unreadable_input/{row.epoch + 1}")
                 return self._ending(row, after, "unreachable", said)
             case _:
                 raise AssertionError(f"{event.body} ends nothing")
 
-    async def _declare(self, row: FenceRow, digest: str, node: str, uris: tuple[str, ...]) -> str:
+    async def _unreadable(self, row: FenceRow, phase: str, node: str, said: str) -> Ending:
+        """No node made it, so nothing is computed again: another cluster may read it, or the same
+        one later, but not for ever."""
+        made = (
+            select(func.coalesce(func.max(rows.OUTPUT.c.epoch), 0))
+            .where(rows.OUTPUT.c.execution == row.execution, rows.OUTPUT.c.live)
+            .scalar_subquery()
+        )
+        found = await self._connection.execute(
+            select(func.count()).where(
+                TIMELINE.c.execution == row.execution,
+                TIMELINE.c.kind == "unreadable",
+                TIMELINE.c.cluster == row.owner_cluster,
+                # It is told at the epoch after the one that it ends.
+                TIMELINE.c.epoch > made + 1,
+            )
+        )
+        before: int = found.scalar_one()
+        if before + 1 >= no_room.READS:
+            message = f"{said}; {row.owner_cluster} tried {before + 1} times"
+            error = Failure(Owner.CONFIG, no_room.UNREADABLE, message, node)
+            await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
+                              error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
+            return self._ending(row, ended(row), "failed", message)
+        await no_room.mark(
+            self._connection, row.execution, row.owner_cluster, pause_seconds=no_room.pause(before)
+        )
+        await self._wait(row, phase, no_room.UNREADABLE)
+        after = abandoned(row, decision_digest=f"unreadable_input/{row.epoch + 1}")
+        return self._ending(row, after, "unreadable", f"{said}; no node makes it")
+
+    async def _declare(self, row: FenceRow, digest: str, uris: tuple[str, ...]) -> list[str]:
+        """The nodes to compute again."""
         graph = await self._graphs.get(self._connection, digest)
         live = await live_outputs(self._connection, row.execution)
         lost: dict[str, str] = {}
@@ -87,8 +123,7 @@ class Endings:
                     lost[name] = artifact.uri
         reasons = to_declare(graph, live=live.keys(), unreadable=lost)
         await declare_unreachable(self._connection, row.execution, reasons)
-        again = ", ".join(reasons) or "nothing (it is no node's output)"
-        return f"{node} can't read {', '.join(uris)}; computed again: {again}"
+        return list(reasons)
 
     async def _wait(self, row: FenceRow, phase: str, reason: str) -> None:
         await self._write(row, phase=move(phase, Phase.WAITING), reason=reason, cluster="",

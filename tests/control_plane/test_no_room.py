@@ -1,12 +1,12 @@
 """A run that its cluster has no room for: it waits, goes elsewhere, and comes back if it must."""
 
 import pytest
-from whimbrel.spec import Phase
+from whimbrel.spec import Owner, Phase
 
 from control_plane.executions import no_room
 from control_plane.executions.no_room import recent
 from control_plane.executions.sweeper import SECOND
-from control_plane.ledger.events import Released, Result
+from control_plane.ledger.events import Released, Result, Unreachable
 from control_plane.settings import Settings
 from tests.control_plane.world import World, output
 
@@ -109,6 +109,62 @@ async def test_a_plain_release_keeps_nobody_away(world: World) -> None:
     await world.dispatch([run])
     view = await world.view(run)
     assert (view.cluster, view.placements[-1].cause) == ("east", "launch")
+
+
+DELETED = Unreachable("a", ("s3://data/gone",))
+
+
+async def test_what_no_node_made_is_tried_elsewhere_then_later_and_not_for_ever(
+    world: World,
+) -> None:
+    await world.join("east", "west")
+    run = await world.running()
+    await world.send(run, DELETED)
+    await world.delivery.deliver()
+    await world.dispatcher.drain()
+    view = await world.view(run)
+    assert (view.cluster, view.epoch, view.placements[-1].cause) == ("west", 3, "fallback")
+    world.router.up = ["east"]
+    await world.claim(run, 3, "west", 1)
+    await world.send(run, DELETED, epoch=3, cluster="west")
+    epoch, pauses = 4, list[float]()
+    while True:
+        await world.dispatch([run])
+        view = await world.view(run)
+        assert (view.phase, view.reason) == (Phase.WAITING, "unreadable_input"), "not at once"
+        before = await world.rows()
+        await world.dispatch([run])
+        assert await world.rows() == before
+        pauses.append(no_room.pause(len(pauses)) + no_room.MOMENT_SECONDS)
+        world.later(pauses[-1])
+        await world.dispatch([run])
+        epoch += 1
+        assert (await world.claim(run, epoch, "east", 1)).answer.claimed
+        await world.send(run, DELETED, epoch=epoch)
+        epoch += 1
+        if (await world.view(run)).phase is Phase.FAILED:
+            break
+    assert pauses == [5, 10, 20, 40, 80, 160, 300]
+    view = await world.view(run)
+    assert view.error is not None
+    assert (view.error.owner, view.error.kind) == (Owner.CONFIG, "unreadable_input")
+    assert "s3://data/gone" in view.error.message
+    assert view.epoch == epoch
+
+
+async def test_what_comes_of_the_run_in_between_begins_the_count_anew(world: World) -> None:
+    await world.join("east")
+    run = await world.running()
+    epoch = 1
+    for nodes in ((), ("a",), ("b",)):
+        for again in range(no_room.READS - 1):
+            made = [output(node) for node in nodes] if not again else []
+            await world.send(run, *made, DELETED, epoch=epoch)
+            assert (await world.view(run)).phase is Phase.WAITING
+            world.later(no_room.LONGEST_SECONDS + 1)
+            await world.dispatch([run])
+            epoch += 2
+            assert (await world.claim(run, epoch, "east", 1)).answer.claimed
 
 
 def test_recent_counts_from_the_release() -> None:
