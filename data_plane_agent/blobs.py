@@ -192,6 +192,17 @@ class Blobs:
             signed |= {uri: url for (uri, _), url in zip(asked, urls, strict=True)}
         return signed
 
+    def holds(self, uri: str, *, below: str) -> bool:
+        """Whether it is the address of an object below that key of the own store or a peer's."""
+        roots = sorted({*self._reached, self.root}, key=_length)
+        root = next((root for root in roots if uri.startswith(f"{root}/")), None)
+        if root is None:
+            return False
+        folder = f"{unquote(urlsplit(root).path).rstrip('/')}/{below}/"
+        path = unquote(urlsplit(uri).path)
+        steps = path.removeprefix("/").split("/")
+        return path.startswith(folder) and not {"", ".", ".."}.intersection(steps)
+
     async def refuse_for_pods(self) -> None:
         """At the start: Refused, with what to do, unless pods can use this store by signed URLs."""
         if not isinstance(self._store, S3Store):

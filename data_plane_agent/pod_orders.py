@@ -86,13 +86,13 @@ class Orders:
 
     async def write(self, attempt: Attempt, *, pod: str) -> Order:
         """StoreFull when the store does not take it (try again later), UnreadableInput when an
-        input lies where this region has no keys, WhimbrelError when there is no such bundle."""
+        input lies where this region has no keys or outside the run's project and domain,
+        WhimbrelError when there is no such bundle."""
         digest = attempt.task.bundle
         await self._bring_bundle(digest)
         folder = f"{prefix_of(attempt.key)}/{self._token()}"
         bundle = address(self._blobs.root, f"bundles/{digest}")
         checkpoint = attempt.checkpoint
-        uris = [artifact["uri"] for artifact in _artifacts(dict(attempt.inputs))]
         asked: dict[str, Any] = {
             "v": 1,
             "k": parts_of(attempt.key),
@@ -105,10 +105,7 @@ class Orders:
             "region": self._blobs.region,
             "checkpoint": None if checkpoint is None else asdict(checkpoint),
         }
-        reads = await self._signed("GET", uris)
-        if checkpoint is not None:
-            with suppress(UnreadableInput):  # then the attempt begins anew, which it may
-                reads |= await self._signed("GET", [checkpoint.uri])
+        reads = await self.reads(attempt)
         document = {
             **asked,
             "bundle": {"url": (await self._signed("GET", [bundle]))[bundle], "sha256": digest},
@@ -182,9 +179,16 @@ class Orders:
     async def reads(self, attempt: Attempt) -> dict[str, str]:
         """The URLs of what it reads. UnreadableInput as `write`."""
         uris = [artifact["uri"] for artifact in _artifacts(dict(attempt.inputs))]
-        found = await self._signed("GET", uris) if uris else {}
+        # Whoever launches a run, and every task, may name any address; the keys here open them all.
+        folder = f"{attempt.project}/{attempt.domain}"
+        for uri in uris:
+            if not self._blobs.holds(uri, below=folder):
+                raise UnreadableInput(
+                    uri, f"it is not below {folder}/ of a store that this region has keys of"
+                )
+        found = await self._signed("GET", uris)
         if attempt.checkpoint is not None:
-            with suppress(UnreadableInput):
+            with suppress(UnreadableInput):  # then the attempt begins anew, which it may
                 found |= await self._signed("GET", [attempt.checkpoint.uri])
         return found
 

@@ -92,6 +92,9 @@ class MemoryBlobs:
             raise UnreadableInput(strange[0], "it is in no store that this region has keys of")
         return {uri: f"{uri}?{method}" for uri in asked}
 
+    def holds(self, uri: str, *, below: str) -> bool:
+        return uri.startswith(f"{self.root}/{below}/")
+
     async def refuse_for_pods(self) -> None:
         pass
 

@@ -39,7 +39,7 @@ def given(artifact: Artifact) -> dict[str, Any]:
 
 
 async def test_a_pod_reads_its_inputs_and_writes_its_outputs(here: Region, tmp_path: Path) -> None:
-    one = await here.blobs.put("x/m/1/1/ab/a file", b"hello")
+    one = await here.blobs.put("p/d/x/m/1/1/ab/a file", b"hello")
     checkpoint = await here.blobs.put("x/n/0/1/ab/checkpoint", b"state")
     order = await here.orders.write(attempt(checkpoint, files=[given(one)]), pod=POD)
     data = fetched(order.url)
@@ -95,8 +95,54 @@ async def test_an_input_without_keys_to_it(here: Region) -> None:
     assert json.loads(fetched(order.url))["reads"] == {}
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://bucket/us east/q/d/x/n/1/1/ab/object",
+        "s3://bucket/us east/p/e/object",
+        "s3://bucket/us east/p/d",
+        "s3://bucket/us east/p/d/../../q/d/object",
+        "s3://bucket/us east/p/d/%2e%2e/%2E%2e/q/d/object",
+        "s3://bucket/us east/p/d//object",
+        "s3://bucket/us east/p/dd/object",
+        "s3://bucket/p/d/object",
+        "s3://peer/eu/q/d/object",
+        "s3://peer/p/d/object",
+        "file:///etc/passwd",
+    ],
+)
+async def test_an_input_of_another_project_is_signed_for_no_pod(here: Region, uri: str) -> None:
+    """Neither for a pod of its own nor for a warm one, whoever named it."""
+    orders = with_peer(here)
+    task = attempt(file=given(Artifact(uri, "0" * 64, 1, "us-east")))
+    with pytest.raises(UnreadableInput, match="not below p/d/"):
+        await here.orders.write(task, pod=POD)
+    with pytest.raises(UnreadableInput, match="not below p/d/"):
+        await orders.reads(task)
+
+
+async def test_an_input_of_the_own_project_may_lie_in_a_peers_store(here: Region) -> None:
+    orders = with_peer(here)
+    uris = ["s3://bucket/us east/p/d/a", "s3://peer/eu/p/d/a#name"]
+    files = [given(Artifact(uri, "0" * 64, 1, "eu")) for uri in uris]
+    assert list(await orders.reads(attempt(files=files))) == uris
+
+
+def with_peer(here: Region) -> Orders:
+    async def fetch(digest: str) -> Path:
+        raise FileNotFoundError(digest)
+
+    blobs = Blobs(
+        here.blobs.root,
+        region="us-east",
+        options=here.options,
+        peers={"s3://peer/eu": here.options},
+    )
+    return Orders(blobs, cluster="alpha", fetch_archive=fetch)
+
+
 async def test_the_next_page_has_other_slots_and_the_same_inputs(here: Region) -> None:
-    one = await here.blobs.put("in", b"hello")
+    one = await here.blobs.put("p/d/in", b"hello")
     order = await here.orders.write(attempt(file=given(one)), pod=POD)
     sender = Sender(KEY, order.folder)
     first = json.loads(fetched(order.url))["page"]
