@@ -90,9 +90,12 @@ class NodeSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
+    """`saved`: this very attempt has stored a checkpoint."""
+
     node: str
     attempt: int
     failure: Failure
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +171,20 @@ def advance(state: State, event: Event) -> list[Decision]:
             del state.running[node]
             known = state.known[node]
             return _settle(state, _complete(state, node, Known(outputs, known.input_digest)))
-        case NodeFailed(node, attempt, failure):
+        case NodeFailed(node, attempt, failure, saved):
             if state.running.get(node) != attempt:
                 return []
             del state.running[node]
+            if moved(failure, saved=saved):
+                state.known.pop(node, None)
+                return _settle(state, [node])
             return _failed(state, node, failure)
+
+
+def moved(failure: Failure, *, saved: bool) -> bool:
+    """It was asked to leave its host and took its progress along: nobody's failure. Without a
+    checkpoint of its own it counts, else one that always starts anew would do so for ever."""
+    return saved and failure.owner is Owner.SYSTEM and failure.kind == "interrupted"
 
 
 def adopt(state: State, node: str, attempt: int) -> None:

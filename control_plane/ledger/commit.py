@@ -81,11 +81,12 @@ async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> C
     )
     work = walk(batch, fresh, fences, stops=objected(batch, verdicts))
     await write_outputs(connection, batch, work)
-    await rows.upsert_states(connection, work.states, cluster=batch.cluster)
+    # Before the states: whether the end of an attempt counts depends on what it has saved.
     await rows.upsert_checkpoints(
         connection,
         [(event, saved) for index, event, saved in work.checkpoints if work.taken(index, event)],
     )
+    await rows.upsert_states(connection, work.states, cluster=batch.cluster)
     moved = await write_endings(connection, work, fences, graphs)
     cursor = batch.first + len(batch.events) - 1
     await connection.execute(

@@ -128,6 +128,7 @@ async def upsert_states(
     """In order. An older epoch or attempt changes nothing; a failure of an attempt counts once."""
     if not events:
         return
+    moved = await _moved(connection, events)
     insert = insert_into(connection)
     statement = insert(STATE)
     new = statement.excluded
@@ -144,12 +145,42 @@ async def upsert_states(
             | {"failed_attempt": case((fresh, new.failed_attempt), else_=STATE.c.failed_attempt)},
             where=(new.attempt >= STATE.c.attempt) & (new.epoch >= STATE.c.epoch),
         ),
-        [state_row(event, status, cluster=cluster) for event, status in events],
+        [
+            state_row(
+                event, status, cluster=cluster,
+                moved=(event.execution, status.node, status.attempt, event.epoch) in moved,
+            )
+            for event, status in events
+        ],
+    )  # fmt: skip
+
+
+async def _moved(
+    connection: AsyncConnection, events: Sequence[tuple[Event, Status]]
+) -> set[tuple[str, str, int, int]]:
+    """(execution, node, attempt, epoch) that left their host when asked to, with a checkpoint of
+    their own: nobody's failure, as the agent sees it too."""
+    left = {
+        (event.execution, status.node, status.attempt, event.epoch)
+        for event, status in events
+        if status.phase == "FAILED"
+        and status.error is not None
+        and (status.error.owner, status.error.kind) == (Owner.SYSTEM, "interrupted")
+    }
+    if not left:
+        return left
+    found = await connection.execute(
+        select(
+            CHECKPOINT.c.execution, CHECKPOINT.c.node, CHECKPOINT.c.attempt, CHECKPOINT.c.epoch
+        ).where(CHECKPOINT.c.execution.in_(sorted({execution for execution, *_ in left})))
     )
+    return left & {(execution, node, attempt, epoch) for execution, node, attempt, epoch in found}
 
 
-def state_row(event: Event, status: Status, *, cluster: str) -> dict[str, Any]:
+def state_row(event: Event, status: Status, *, cluster: str, moved: bool) -> dict[str, Any]:
+    """`moved`: this attempt's end counts as nobody's failure."""
     failed = status.phase == "FAILED"
+    counts = failed and not moved
     owner = status.error.owner if status.error else Owner.SYSTEM
     return {
         "execution": event.execution,
@@ -161,8 +192,8 @@ def state_row(event: Event, status: Status, *, cluster: str) -> dict[str, Any]:
         "started_ns": status.started_ns,
         "ended_ns": status.ended_ns,
         "error": documents.text(status.error),
-        "user_failures": int(failed and owner is Owner.USER),
-        "system_failures": int(failed and owner is not Owner.USER),
+        "user_failures": int(counts and owner is Owner.USER),
+        "system_failures": int(counts and owner is not Owner.USER),
         "failed_attempt": status.attempt if failed else 0,
         "lineage": "",
         "stdout": documents.text(status.stdout),

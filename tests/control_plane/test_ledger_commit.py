@@ -228,6 +228,31 @@ async def test_a_failure_counts_once(world: World) -> None:
     assert (tries.user_failures, tries.system_failures) == (1, 0)
 
 
+@pytest.mark.parametrize("kind", ["interrupted", "evicted"])
+async def test_a_graceful_move_with_a_checkpoint_of_its_own_does_not_count(
+    world: World, kind: str
+) -> None:
+    await world.join("east")
+    run = await world.running()
+    error = Failure(Owner.SYSTEM, kind, "asked to move", "a")
+
+    def failed(attempt: int) -> Status:
+        return Status("a", attempt, "FAILED", 1, 2, error, will_retry=True)
+
+    async def count() -> tuple[int, int]:
+        [tries] = (await world.claim(run, 1, "east", 1)).tries
+        return tries.attempts, tries.system_failures
+
+    counts = kind != "interrupted"
+    await world.send(run, Saved("a", 1, ARTIFACT, 5), failed(1))
+    assert await count() == (1, counts)
+    await world.send(run, Saved("a", 2, ARTIFACT, 6))
+    await world.send(run, failed(2))
+    assert await count() == (2, 2 * counts)
+    await world.send(run, failed(3))
+    assert await count() == (3, 2 * counts + 1), "it saved nothing itself"
+
+
 async def test_released_work_is_claimed_by_nobody(world: World) -> None:
     await world.join("east")
     run = await world.running()

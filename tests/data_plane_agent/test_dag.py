@@ -145,6 +145,19 @@ def test_system_failures_have_their_own_budget() -> None:
     assert advance(state, NodeFailed("a", 10, LOST)) == [Fail(LOST)]
 
 
+def test_a_graceful_move_is_nobodys_failure() -> None:
+    asked = Failure(Owner.SYSTEM, "interrupted", "asked to move")
+    state, _ = begin(Graph.of(graph({"a": []})), {})
+    for attempt in range(1, 30):
+        again = starts(advance(state, NodeFailed("a", attempt, asked, saved=True)))["a"]
+        assert (again.attempt, again.after_seconds) == (attempt + 1, 0.0)
+    assert state.tries["a"].system_failures == 0
+    for failure, saved in ((asked, False), (LOST, True)):
+        state, _ = begin(Graph.of(graph({"a": []})), {})
+        advance(state, NodeFailed("a", 1, failure, saved=saved))
+        assert state.tries["a"].system_failures == 1, "it brought nothing along, or was broken"
+
+
 def test_config_failures_are_final() -> None:
     wrong = Failure(Owner.CONFIG, "import", "no module")
     state, _ = begin(Graph.of(graph({"a": []}, retries=5)), {})
