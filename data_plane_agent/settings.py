@@ -236,7 +236,12 @@ class Settings(BaseSettings):
             found.append("image is missing: the container image that holds Python and whimbrel")
         if not self.store.startswith("s3://"):
             found.append(f"store {self.store} can't be reached by pods: it must be s3://BUCKET")
-        if bool(self.store_key) != bool(self.store_secret.get_secret_value()):
+        if not self.store_key:
+            found.append(
+                "store_key is missing: URLs signed with an identity that the cloud lends die with "
+                "it, long before url_hours; give a lasting key"
+            )
+        elif not self.store_secret.get_secret_value():
             found.append("store_key and store_secret go together: one of them is missing")
         if self.store_endpoint and not self.store_endpoint.startswith(("http://", "https://")):
             found.append(f"store_endpoint {self.store_endpoint} is no http:// or https:// URL")

@@ -34,7 +34,10 @@ def settings(tmp_path: Path, **told: Any) -> Settings:
 
 def in_pods(tmp_path: Path, **told: Any) -> Settings:
     (tmp_path / "kubeconfig").write_text(KUBECONFIG)
-    pods = {"compute": "kubernetes", "image": "task:1", "store": "s3://a-store"}
+    pods = {
+        "compute": "kubernetes", "image": "task:1", "store": "s3://a-store",
+        "store_key": "k", "store_secret": "s",
+    }  # fmt: skip
     return settings(tmp_path, kubeconfig=str(tmp_path / "kubeconfig"), **(pods | told))
 
 

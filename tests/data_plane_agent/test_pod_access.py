@@ -187,6 +187,7 @@ def test_the_agents_settings_are_settings(monkeypatch: pytest.MonkeyPatch) -> No
     (agent,) = of_kind("Deployment")["spec"]["template"]["spec"]["containers"]
     pairs = [literal.split("=", 1) for literal in literals]
     pairs += [(one["name"], one.get("value", "whimbrel")) for one in agent["env"]]
+    pairs += [(f"{PREFIX}STORE_KEY", "k"), (f"{PREFIX}STORE_SECRET", "s")]  # of the secret
     for name, value in pairs:
         assert name.removeprefix(PREFIX).lower() in Settings.model_fields, name
         monkeypatch.setenv(name, value)

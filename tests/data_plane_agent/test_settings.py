@@ -10,7 +10,10 @@ from data_plane_agent.settings import OF_PODS, OF_PROCESSES, Settings, problems
 from data_plane_agent.settings_check import mistakes
 
 COMMON = {"cluster": "a", "region": "a", "data_dir": "/tmp/a"}
-PODS = {**COMMON, "compute": "kubernetes", "image": "task:1", "store": "s3://bucket"}
+PODS = {
+    **COMMON, "compute": "kubernetes", "image": "task:1", "store": "s3://bucket",
+    "store_key": "k", "store_secret": "s",
+}  # fmt: skip
 PROCESSES = {**COMMON, "store": "file:///tmp/store"}
 
 
@@ -30,7 +33,9 @@ def test_both_kinds_are_accepted() -> None:
     [
         (PODS | {"image": ""}, "image is missing"),
         (PODS | {"store": "file:///tmp/x"}, "must be s3://BUCKET"),
-        (PODS | {"store_key": "k"}, "store_key and store_secret"),
+        (PODS | {"store_key": ""}, "store_key is missing"),
+        (PODS | {"store_key": "", "store_secret": ""}, "store_key is missing"),
+        (PODS | {"store_secret": ""}, "store_key and store_secret"),
         (PODS | {"store_endpoint": "10.0.0.1:7070"}, "no http:// or https:// URL"),
         (PODS | {"kubeconfig": "/absent"}, "kubeconfig /absent"),
         (PODS | {"pod_template": "/absent"}, "pod_template /absent"),

@@ -141,7 +141,7 @@ def test_a_secret_is_neither_shown_nor_kept(
     kubernetes = ["--kubeconfig", "alpha=alpha.kubeconfig", "--agent-settings", "alpha=alpha.toml"]
     assert main(["up", "--data-dir", "data", *kubernetes]) == 2
     said = capsys.readouterr().err
-    assert "store_key and store_secret go together" in said
+    assert "store_key is missing" in said
     assert "the secret" not in said
 
 
