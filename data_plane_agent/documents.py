@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from whimbrel.spec import Artifact, sha256
+from whimbrel.spec import Artifact, canonical, sha256
 
 from data_plane_agent import dag
 from data_plane_agent import messages as m
@@ -37,7 +37,8 @@ class Documents:
         if sha256(data) != artifact.sha256:
             log.error("%s is not what was written", artifact.uri)
             return None
-        document: dict[str, Any] = json.loads(data)
+        if (document := outputs_of(data)) is None:
+            log.error("%s is no outputs document", artifact.uri)
         return document
 
     async def offloaded(self, events: Iterable[m.Event]) -> dict[str, dag.Outputs | None]:
@@ -49,6 +50,16 @@ class Documents:
         ]
         found = await asyncio.gather(*map(self.read, wanted))
         return {one.sha256: document for one, document in zip(wanted, found, strict=True)}
+
+
+def outputs_of(text: str | bytes) -> dict[str, Any] | None:
+    """None for what is no JSON object, or has no digest: surrogates, NaN, endless nesting."""
+    try:
+        document = json.loads(text)
+        canonical(document).encode()
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
 def artifacts(value: Any) -> list[Artifact]:

@@ -8,14 +8,14 @@ no task of its own per node.
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from whimbrel.errors import Unreachable, WhimbrelError
 from whimbrel.spec import Artifact, Failure, Mode, Owner
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
+from data_plane_agent.aside import Aside
 from data_plane_agent.commits import Commits, Settled
 from data_plane_agent.documents import Documents, Store
 from data_plane_agent.fence import Reconciled
@@ -34,9 +34,11 @@ from data_plane_agent.launcher import (
 )
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.pause import Pause
-from data_plane_agent.run import Run, Work
+from data_plane_agent.process_answers import bad_answer
+from data_plane_agent.run import Run
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs
+from data_plane_agent.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Engine:
         self._young: deque[tuple[float, AttemptKey]] = deque()
         self._young_some = asyncio.Event()
         self._vitals = (self.load(), 0, False)
-        self._side: set[asyncio.Task[None]] = set()
+        self._aside = Aside()
 
     # --- what the session tells and asks ---
 
@@ -103,7 +105,7 @@ class Engine:
         self.holdings.assigned(heard, work)
         self.can_claim.set()
         if work.cancels:
-            self._aside(self._do(work))
+            self._aside.do(self._do(work))
 
     @property
     def work_pending(self) -> bool:
@@ -184,9 +186,13 @@ class Engine:
                 self.holdings.strays.setdefault(event.key.execution, []).append(event)
             return
         if isinstance(event, Finished) and document is None and event.outputs.offloaded:
-            self._aside(self._hear_offloaded(event, event.outputs.offloaded))
+            self._aside.do(self._hear_offloaded(event, event.outputs.offloaded))
             return
-        run.heard(event, work, document=document)
+        try:
+            run.heard(event, work, document=document)
+        except Exception as error:  # one attempt's words must not end the agent
+            log.exception("%s can't be taken: a bug", event.key)
+            run.mistaken(event, bad_answer(event.key, repr(error)), work)
         if isinstance(event, Unplaceable):
             self.holdings.squeezed.add(event.key.execution)
 
@@ -230,17 +236,7 @@ class Engine:
             await self._launcher.start(ours)
 
     def _start_soon(self, attempt: Attempt) -> None:
-        self._aside(self._start([attempt]))
-
-    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._side.add(task)
-        task.add_done_callback(self._aside_over)
-
-    def _aside_over(self, task: asyncio.Task[None]) -> None:
-        self._side.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("work aside failed: a bug", exc_info=error)
+        self._aside.do(self._start([attempt]))
 
     async def _tell_running(self) -> None:
         while True:

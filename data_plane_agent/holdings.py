@@ -12,7 +12,8 @@ from whimbrel.spec import Want, sha256
 
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Started, Unplaceable
-from data_plane_agent.run import Run, Work
+from data_plane_agent.run import Run
+from data_plane_agent.work import Work
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from whimbrel.spec import Artifact
 
 from data_plane_agent.blobs import Blobs, Entry
 from data_plane_agent.launcher import AttemptKey
-from data_plane_agent.pod_answers import parsed
+from data_plane_agent.pod_answers import is_artifact, is_number, parsed
 from data_plane_agent.pod_orders import Orders, Sender
 
 log = logging.getLogger(__name__)
@@ -135,10 +135,10 @@ class Mailbox:
 
     def _tell(self, pod: str, sender: Sender, fields: Any, at: int) -> None:
         """Lists are in no order: an older checkpoint must not follow a newer one."""
-        try:
-            artifact = artifact_of(fields)
-        except (KeyError, TypeError, AttributeError):
+        if not (is_artifact(fields) and is_number(at)):
+            log.warning("pod %s left a checkpoint's notice that can't be used", pod)
             return
+        artifact = artifact_of(fields)
         if not self._orders.owned(artifact, sender):
             log.warning("pod %s named a checkpoint that is not its own: %s", pod, artifact.uri)
         elif at > self._newest.get(pod, 0):

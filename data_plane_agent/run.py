@@ -8,7 +8,6 @@ or output itself.
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from whimbrel.spec import Failure, Owner, canonical
@@ -23,13 +22,13 @@ from data_plane_agent.launcher import (
     Broke,
     Finished,
     Found,
-    Logs,
     Saved,
     Started,
     Unplaceable,
 )
 from data_plane_agent.outbox import Entry
 from data_plane_agent.spans import Spans
+from data_plane_agent.work import Trial, Work
 
 HOSTS_AVOIDED = 3
 """Hosts that a node's next attempts are kept away from. More: on a small cluster nothing is left;
@@ -37,36 +36,6 @@ fewer: two broken machines take turns."""
 OUTPUTS_BYTES = 1024 * 1024
 """Of a workflow's outputs, which travel in one message as its inputs do. More would pass the limit
 of the message and never arrive."""
-
-
-@dataclass(slots=True)
-class Work:
-    """What one batch of events leads to: done at once, together."""
-
-    starts: list[Attempt] = field(default_factory=list[Attempt])
-    later: list[tuple[float, Attempt]] = field(default_factory=list[tuple[float, Attempt]])
-    cancels: list[AttemptKey] = field(default_factory=list[AttemptKey])
-    entries: list[Entry] = field(default_factory=list[Entry])
-    started: list[AttemptKey] = field(default_factory=list[AttemptKey])
-    logs: list[tuple[AttemptKey, Logs]] = field(default_factory=list[tuple[AttemptKey, Logs]])
-    decisions: int = 0
-
-
-@dataclass(slots=True)
-class Trial:
-    """An attempt in flight. `trace` is the node's span, `task_trace` the task's below it. `no_room`
-    is what the cluster says when it has had none for it for too long."""
-
-    key: AttemptKey
-    input_digest: str
-    trace: str
-    task_trace: str
-    begun_ns: int
-    started_ns: int = 0
-    told: bool = False
-    host: str = ""
-    avoided: tuple[str, ...] = ()
-    no_room: str = ""
 
 
 class Run:
@@ -178,6 +147,16 @@ class Run:
             case Broke():
                 self._broke(self._state, trial, event, work)
 
+    def mistaken(self, event: AttemptEvent, instead: Broke, work: Work) -> None:
+        """`heard` failed on this event: the attempt is at fault, or, if that comes too late, the
+        run."""
+        if not isinstance(event, Finished | Broke):
+            return
+        if isinstance(event, Finished) and self.waits_for(event.key):
+            self.heard(instead, work, document=None)
+        elif not self.ended:
+            self.refuse(instead.failure, work)
+
     def running(self, key: AttemptKey, work: Work) -> None:
         """This attempt outlived its batch: worth a status."""
         trial = self.trials.get(key.node)
@@ -211,9 +190,6 @@ class Run:
     ) -> None:
         key = event.key
         values = document if document is not None else json.loads(event.outputs.value)
-        self._over(trial, event, "")
-        if event.logs.stdout or event.logs.stderr:
-            work.logs.append((key, event.logs))
         output = m.NodeOutput(
             key.node,
             key.attempt,
@@ -224,7 +200,10 @@ class Run:
             event.logs,
             host=event.host or trial.host,
         )
-        self._say(output, work)
+        self._say(output, work)  # first of all: whether it can be told at all
+        self._over(trial, event, "")
+        if event.logs.stdout or event.logs.stderr:
+            work.logs.append((key, event.logs))
         self._apply(dag.advance(state, dag.NodeSucceeded(key.node, key.attempt, values)), work)
 
     def _broke(self, state: dag.State, trial: Trial, event: Broke, work: Work) -> None:

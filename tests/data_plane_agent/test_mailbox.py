@@ -130,7 +130,14 @@ async def test_a_strangers_notice_goes_after_a_while(office: Office) -> None:
 
 @pytest.mark.parametrize(
     "notice",
-    [b"\xff", b"[]", {"t": "rm"}, {"t": "saved", "artifact": {}, "at": 1}, b" " * 20_000],
+    [
+        b"\xff",
+        b"[]",
+        {"t": "rm"},
+        {"t": "saved", "artifact": {}, "at": 1},
+        {**saved(1), "at": 10**30},
+        b" " * 20_000,
+    ],
 )
 async def test_nonsense_is_thrown_away(office: Office, notice: Any) -> None:
     office.post(notice)
