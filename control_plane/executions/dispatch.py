@@ -322,7 +322,8 @@ def change(item: Loaded, phase: Phase, decision: Decision) -> dict[str, Any]:
         "v_reason": decision.reason if waits else "",
         "v_region": decision.region,
         "v_cluster": decision.cluster,
-        "v_waiting_ns": (item.waiting_ns or time.time_ns()) if waits else 0,
+        # An owner is no place yet: that it waits is over when something of it runs.
+        "v_waiting_ns": item.waiting_ns or (time.time_ns() if waits else 0),
     }
 
 

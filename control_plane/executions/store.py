@@ -13,7 +13,8 @@ from control_plane.database import Big
 
 class Execution(SQLModel, table=True):
     """One run. `id` is project/domain/name; `policy`, `largest`, `error` and values are JSON text.
-    `waiting_ns` is since when it waits, 0 = it does not. `images` and `secrets` are JSON lists of
+    `waiting_ns` is since when it waits for a place, 0 = something of it has run since; an owner
+    that has no room for it does not end the waiting. `images` and `secrets` are JSON lists of
     what its nodes name; `no_room` maps a cluster that let go of it, for want of room, to when."""
 
     id: str = Field(primary_key=True)

@@ -155,8 +155,9 @@ class Sweeper:
             FENCE.c.owner_cluster_epoch == 0,
             FENCE.c.fenced_ns < now - int(FRESH_SECONDS * SECOND),
         )
-        overdue = [row["execution"] for row in rows if row["fenced_ns"] < now - self._claim_ns]
-        self._dispatcher.wake(row["execution"] for row in rows if row["execution"] not in overdue)
+        late = now - self._claim_ns
+        overdue = [row["execution"] for row in rows if row["fenced_ns"] < late]
+        self._dispatcher.wake(row["execution"] for row in rows if row["fenced_ns"] >= late)
         if overdue:
             LOG.warning("%d executions were not claimed in time", len(overdue))
             await self._dispatch(overdue, cause="fallback", again=True)

@@ -72,7 +72,6 @@ async def claim_all(
         .values(
             phase=bindparam("v_phase"),
             reason="",
-            waiting_ns=0,
             started_ns=bindparam("v_started"),
         ),
         [

@@ -64,6 +64,11 @@ class Work:
             self.verdicts.append(Verdict(index, Result.INCOMPLETE, event.epoch))
         return taken
 
+    def running(self) -> set[str]:
+        """Executions of which something runs or has run."""
+        runs = {event.execution for event, status in self.states if status.started_ns}
+        return runs | {event.execution for _, event, _ in self.outputs}
+
 
 async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> Committed:
     cursor = await lock_cursor(connection, batch)
@@ -87,6 +92,7 @@ async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> C
         [(event, saved) for index, event, saved in work.checkpoints if work.taken(index, event)],
     )
     await rows.upsert_states(connection, work.states, cluster=batch.cluster)
+    await rows.waits_no_more(connection, work.running())
     moved = await write_endings(connection, work, fences, graphs)
     cursor = batch.first + len(batch.events) - 1
     await connection.execute(

@@ -42,11 +42,11 @@ class Endings:
     async def end(self, row: FenceRow, event: Event) -> Ending | None:
         """None: it can't end so, an output is missing."""
         found = await self._connection.execute(
-            select(EXECUTION.c.phase, EXECUTION.c.spec_digest).where(
-                EXECUTION.c.id == row.execution
-            )
-        )
-        phase, digest = found.one()
+            select(
+                EXECUTION.c.phase, EXECUTION.c.spec_digest, EXECUTION.c.waiting_ns
+            ).where(EXECUTION.c.id == row.execution)
+        )  # fmt: skip
+        phase, digest, waiting_ns = found.one()
         match event.body:
             case Succeeded(outputs):
                 graph = await self._graphs.get(self._connection, digest)
@@ -63,7 +63,8 @@ class Endings:
                 if reason == no_room.REASON:
                     await no_room.mark(self._connection, row.execution, row.owner_cluster)
                 if phase != Phase.MOVING:
-                    await self._wait(row, phase, reason or "released")
+                    since = waiting_ns if reason == no_room.REASON else 0
+                    await self._wait(row, phase, reason or "released", since=since)
                 said = message or "its owner let go"
                 return self._ending(row, relinquished(row), "released", said)
             case Unreachable(node, uris):
@@ -125,9 +126,10 @@ class Endings:
         await declare_unreachable(self._connection, row.execution, reasons)
         return list(reasons)
 
-    async def _wait(self, row: FenceRow, phase: str, reason: str) -> None:
+    async def _wait(self, row: FenceRow, phase: str, reason: str, *, since: int = 0) -> None:
+        """`since` it waits for the same already, 0 = it begins to wait now."""
         await self._write(row, phase=move(phase, Phase.WAITING), reason=reason, cluster="",
-                          region="", waiting_ns=time.time_ns())  # fmt: skip
+                          region="", waiting_ns=since or time.time_ns())  # fmt: skip
 
     async def _write(self, row: FenceRow, **values: Any) -> None:
         await self._connection.execute(

@@ -2,19 +2,21 @@
 share.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, func, select, text
+from sqlalchemy import bindparam, case, delete, func, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.spec import Owner
 
 from control_plane import documents
 from control_plane.database import table
+from control_plane.executions.store import Execution
 from control_plane.ledger.events import Event, Output, Saved, Status
 from control_plane.ledger.store import Checkpoint, NodeOutput, NodeState
 
+EXECUTION = table(Execution)
 OUTPUT = table(NodeOutput)
 STATE = table(NodeState)
 CHECKPOINT = table(Checkpoint)
@@ -120,6 +122,16 @@ async def live(
         for row in found.mappings()
         if (row["execution"], row["node"]) in wanted
     }
+
+
+async def waits_no_more(connection: AsyncConnection, executions: Collection[str]) -> None:
+    """Something of these runs: whatever they wait for later, they wait anew."""
+    if executions:
+        await connection.execute(
+            update(EXECUTION)
+            .where(EXECUTION.c.id.in_(sorted(executions)), EXECUTION.c.waiting_ns > 0)
+            .values(waiting_ns=0)
+        )
 
 
 async def upsert_states(

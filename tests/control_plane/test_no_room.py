@@ -1,12 +1,13 @@
 """A run that its cluster has no room for: it waits, goes elsewhere, and comes back if it must."""
 
 import pytest
-from whimbrel.spec import Owner, Phase
+from sqlalchemy import text
+from whimbrel.spec import Mode, Owner, Phase, PlacementPolicy
 
 from control_plane.executions import no_room
 from control_plane.executions.no_room import recent
 from control_plane.executions.sweeper import SECOND
-from control_plane.ledger.events import Released, Result, Unreachable
+from control_plane.ledger.events import Body, Released, Result, Status, Unreachable
 from control_plane.settings import Settings
 from tests.control_plane.world import World, output
 
@@ -109,6 +110,45 @@ async def test_a_plain_release_keeps_nobody_away(world: World) -> None:
     await world.dispatch([run])
     view = await world.view(run)
     assert (view.cluster, view.placements[-1].cause) == ("east", "launch")
+
+
+async def test_max_wait_counts_from_the_first_time_there_was_no_room(world: World) -> None:
+    await world.join("east")
+    run = await world.launch(policy=PlacementPolicy(mode=Mode.IDEMPOTENT, max_wait_seconds=30))
+    await world.dispatcher.drain()
+
+    async def bounced(epoch: int, *before: Body) -> None:
+        assert (await world.claim(run, epoch, "east", 1)).answer.claimed
+        await world.send(run, *before, FULL, epoch=epoch)
+
+    await bounced(1)
+    [first] = [row for row in await waiting(world) if row]
+    world.later(20)
+    await world.sweeper.sweep()
+    await world.dispatch([run])
+    await bounced(2)
+    assert await waiting(world) == [first], "it has not run, so it waits still"
+    world.later(40)
+    await world.dispatch([run])
+    await bounced(3, Status("a", 1, "RUNNING", 1))
+    assert (await waiting(world))[0] > first, "something of it ran: it waits anew"
+    world.later(20)
+    await world.sweeper.sweep()
+    await world.dispatch([run])
+    await bounced(4)
+    world.later(40)
+    await world.sweeper.sweep()
+    view = await world.view(run)
+    assert view.phase is Phase.FAILED
+    assert view.error is not None
+    assert (view.error.owner, view.error.kind) == (Owner.CONFIG, "max_wait")
+
+
+async def waiting(world: World) -> list[int]:
+    async with world.database.read() as connection:
+        return [
+            row[0] for row in await connection.execute(text("SELECT waiting_ns FROM execution"))
+        ]
 
 
 DELETED = Unreachable("a", ("s3://data/gone",))
