@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from whimbrel.errors import TooLarge
@@ -23,15 +23,22 @@ from whimbrel.runtime_pod_http import DiskError, Http, Refusal
 from whimbrel.runtime_store import StoreFull, UnreadableInput, name_of, plain
 from whimbrel.spec import Artifact
 
+T = TypeVar("T")
+
 VERSION = 1
 OBJECT_LIMIT = 5 << 30
 """Bytes of one upload; S3 takes no more in one request."""
 PAGE_SECONDS = 900.0
 """To wait for an agent that restarts to sign more URLs; shorter breaks tasks, longer keeps a pod of
 an agent that is gone."""
+ABROAD_SECONDS, ABROAD_SILENCE_SECONDS = 5.0, 10.0
+"""Patience with another region's store: it may be gone with its region, and what lay there is then
+computed again. Shorter computes again what a slow line delays, longer holds up a failover."""
 _ASK_AGAIN_SECONDS = 30.0
 _POLL_SECONDS = 0.5
 _USED_UP = 0.8
+_DEAD = 403
+"""How S3 answers to a URL that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,8 @@ class Pages:
 
 class SignedStore:
     """As `AttemptStore`, in a pod. `noted` is told of each checkpoint once the agent's notice of it
-    is written."""
+    is written. URLs may end before their time (a clock that is wrong, a key that was changed): a
+    403 asks once for the next page."""
 
     def __init__(
         self,
@@ -199,6 +207,7 @@ class SignedStore:
         self.scratch = scratch
         self._pages = pages
         self._http = pages.http
+        self._abroad = replace(pages.http, patience=ABROAD_SECONDS, timeout=ABROAD_SILENCE_SECONDS)
         self._noted = noted
         self._reads: dict[str, str] = {}
         self._notices: dict[str, str] = {}
@@ -210,8 +219,7 @@ class SignedStore:
 
     def put_bytes(self, data: bytes, *, name: str, kind: str = "file") -> Artifact:
         del name  # the key is the slot's
-        slot = self._slot(self._artifacts)
-        self._put(slot, data)
+        slot = self._put(self._artifacts, data)
         return Artifact(slot.uri, _sha256(data), len(data), self.region, kind)
 
     def put_file(self, path: Path, *, name: str = "", kind: str = "file") -> Artifact:
@@ -223,14 +231,12 @@ class SignedStore:
             )
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        slot = self._slot(self._artifacts)
-        self._put(slot, path)
+        slot = self._put(self._artifacts, path)
         uri = f"{slot.uri}#{quote(name or path.name, safe='')}"
         return Artifact(uri, digest, size, self.region, kind)
 
     def put_checkpoint(self, data: bytes) -> Artifact:
-        slot = self._slot(self._checkpoints)
-        self._put(slot, data)
+        slot = self._put(self._checkpoints, data)
         self._reads[slot.uri] = slot.get
         self._notices[slot.uri] = slot.notice
         return Artifact(slot.uri, _sha256(data), len(data), self.region)
@@ -240,14 +246,14 @@ class SignedStore:
         at = time.time_ns()
         notice = {"t": "saved", "artifact": plain(artifact), "at": at}
         try:
-            self._http.put(self._notices.pop(artifact.uri), json.dumps(notice).encode())
+            self._tell(self._notices.pop(artifact.uri), json.dumps(notice).encode())
         except OSError as error:
             raise StoreFull(f"can't tell of the checkpoint {artifact.uri}: {error}") from error
         self._noted(artifact, at)
 
     def get_bytes(self, artifact: Artifact) -> bytes:
         try:
-            data = self._http.get(self._address(artifact))
+            data = self._read(artifact, self._reader(artifact).get)
         except OSError as error:
             raise UnreadableInput(artifact.uri, str(error)) from error
         if artifact.sha256 and _sha256(data) != artifact.sha256:
@@ -256,12 +262,13 @@ class SignedStore:
 
     def get_file(self, artifact: Artifact) -> Path:
         """A copy for this attempt; bytes that are not those of `artifact.sha256` are unreadable."""
-        url = self._address(artifact)
+        self._address(artifact)
         target = Path(tempfile.mkdtemp(prefix="input-", dir=self.scratch or None))
         target /= name_of(artifact.uri)
         try:
             with target.open("wb", buffering=0) as file:
-                digest = self._http.get_into(url, file)
+                http = self._reader(artifact)
+                digest = self._read(artifact, lambda url: http.get_into(url, file))
         except DiskError as error:
             raise OSError(f"no room here for {artifact.bytes} bytes of an input: {error}") from None
         except OSError as error:
@@ -270,7 +277,30 @@ class SignedStore:
             raise UnreadableInput(artifact.uri, "its content is not what was stored")
         return target
 
-    def _address(self, artifact: Artifact) -> str:
+    def _reader(self, artifact: Artifact) -> Http:
+        return self._http if artifact.region == self.region else self._abroad
+
+    def _read(self, artifact: Artifact, read: Callable[[str], T]) -> T:
+        page, url = self._address(artifact)
+        try:
+            return read(url)
+        except Refusal as refusal:
+            if refusal.status != _DEAD:
+                raise
+        self._renew(page)
+        return read(self._address(artifact)[1])
+
+    def _tell(self, notice: str, data: bytes) -> None:
+        page = self._last
+        try:
+            self._http.put(notice, data)
+        except Refusal as refusal:
+            if refusal.status != _DEAD or page is None:
+                raise
+            self._renew(page)
+            self._http.put(self._slot(self._checkpoints)[1].notice, data)
+
+    def _address(self, artifact: Artifact) -> tuple[Page, str]:
         with self._lock:
             try:
                 if self._pages.stale():
@@ -279,16 +309,25 @@ class SignedStore:
                 raise UnreadableInput(artifact.uri, f"its URL is too old: {error}") from error
             self._take_page()
             if url := self._reads.get(artifact.uri):
-                return url
+                return self._pages.page, url
         raise UnreadableInput(artifact.uri, "the order of this attempt does not name it")
 
-    def _put(self, slot: Slot, data: bytes | Path) -> None:
+    def _put(self, slots: deque[Slot], data: bytes | Path) -> Slot:
+        page, slot = self._slot(slots)
         try:
-            self._http.put(slot.put, data)
+            try:
+                self._http.put(slot.put, data)
+            except Refusal as refusal:
+                if refusal.status != _DEAD:
+                    raise
+                self._renew(page)
+                _, slot = self._slot(slots)
+                self._http.put(slot.put, data)
         except OSError as error:
             raise StoreFull(f"can't write to the store at {slot.uri}: {error}") from error
+        return slot
 
-    def _slot(self, slots: deque[Slot]) -> Slot:
+    def _slot(self, slots: deque[Slot]) -> tuple[Page, Slot]:
         with self._lock:
             try:
                 stale = self._pages.stale()
@@ -298,7 +337,16 @@ class SignedStore:
                     self._take_page()
             except OSError as error:
                 raise StoreFull(f"no slot to write to: {error}") from error
-            return slots.popleft()
+            return self._pages.page, slots.popleft()
+
+    def _renew(self, dead: Page) -> None:
+        """OSError when no other page comes; at once when this one can't even ask for it."""
+        with self._lock:
+            if self._pages.page is dead:
+                self._pages.turn()
+                self._artifacts.clear()
+                self._checkpoints.clear()
+            self._take_page()
 
     def _take_page(self) -> None:
         page, last = self._pages.page, self._last

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from whimbrel.errors import TooLarge
-from whimbrel.runtime_order import Order, Page, Pages, SignedStore
+from whimbrel.runtime_order import ABROAD_SECONDS, Order, Page, Pages, SignedStore
 from whimbrel.runtime_pod_http import Http, Refusal
 from whimbrel.runtime_store import StoreFull, UnreadableInput, name_of
 from whimbrel.spec import Artifact
@@ -166,7 +166,52 @@ def test_a_busy_store_is_asked_again_a_refusing_one_is_not(
     server.fault = lambda _method, _path: 403
     with pytest.raises(StoreFull, match="403: so it was told"):
         region.put_bytes(b"2", name="x")
-    assert len(server.log) == 1
+    assert server.log == [("PUT", "b/1-1/object"), ("GET", "b/page-2"), ("PUT", "box/more-1")]
+
+
+def dies(server: ObjectServer, *dead: str) -> None:
+    """URLs of the first page are answered as by S3 when what they were signed with has ended; the
+    agent, when it is asked, writes the next page."""
+    url = server.put("renewed/in", b"hello")
+    fresh = page(server, 2) | {"reads": {"s3://peer/in": url}}
+
+    def answer(method: str, path: str) -> int:
+        if (method, path) == ("PUT", "box/more-1"):
+            server.put("b/page-2", json.dumps(fresh).encode())
+        return 403 if path in dead else 0
+
+    server.fault = answer
+
+
+def test_urls_that_died_early_are_replaced_once(server: ObjectServer, tmp_path: Path) -> None:
+    region = store(server, Clock(), tmp_path, **{"s3://peer/in": server.put("old/in", b"hello")})
+    dies(server, "b/1-0/object", "b/1-1/object", "b/1/checkpoint", "old/in")
+    assert region.put_bytes(b"1", name="x").uri == "s3://b/2-0/object"
+    assert region.get_bytes(artifact(b"hello")) == b"hello"
+    (tmp_path / "file").write_bytes(b"2")
+    assert region.put_file(tmp_path / "file").uri == "s3://b/2-1/object#file"
+    assert region.put_checkpoint(b"state").uri == "s3://b/2/checkpoint"
+    assert server.log.count(("PUT", "box/more-1")) == 1
+
+
+def test_a_download_whose_url_died_early_begins_anew(server: ObjectServer, tmp_path: Path) -> None:
+    data = b"hello"
+    region = store(server, Clock(), tmp_path, **{"s3://peer/in": server.put("old/in", data)})
+    dies(server, "old/in")
+    assert region.get_file(artifact(data)).read_bytes() == data
+    dies(server, "renewed/in", "b/page-3", "box/more-2")
+    with pytest.raises(UnreadableInput, match="403"):
+        region.get_bytes(artifact(data))
+
+
+def test_a_notice_whose_url_died_early_goes_where_the_next_page_says(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    region = store(server, Clock(), tmp_path)
+    saved = region.put_checkpoint(b"state")
+    dies(server, "box/1")
+    region.saved(["x", "n", 1, 2], saved)
+    assert json.loads(server.objects["box/2"])["artifact"]["uri"] == saved.uri
 
 
 def test_patience_ends(server: ObjectServer, tmp_path: Path) -> None:
@@ -175,6 +220,19 @@ def test_patience_ends(server: ObjectServer, tmp_path: Path) -> None:
     with pytest.raises(StoreFull, match="503"):
         store(server, clock, tmp_path).put_bytes(b"2", name="x")
     assert 60 < clock.seconds <= 120
+
+
+def test_a_store_that_went_with_its_region_is_not_waited_for(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    """Else each node would wait out a store's restart before what lay there is computed again."""
+    clock = Clock()
+    uri = "s3://peer/in"
+    region = store(server, clock, tmp_path, **{uri: server.url + "/peer/in"})
+    server.fault = lambda _method, _path: 503
+    with pytest.raises(UnreadableInput, match="503"):
+        region.get_bytes(artifact(b"2", uri))
+    assert clock.seconds <= ABROAD_SECONDS
 
 
 def test_more_slots_than_a_page(server: ObjectServer, tmp_path: Path) -> None:
