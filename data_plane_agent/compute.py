@@ -123,6 +123,7 @@ def pod_settings(settings: Settings, *, template: Mapping[str, Any]) -> PodSetti
         default_mem_bytes=settings.default_mem_bytes,
         unschedulable_seconds=settings.unschedulable_seconds,
         image_seconds=settings.image_seconds,
+        start_seconds=settings.start_seconds,
         linger_seconds=settings.linger_seconds,
         grace_seconds=settings.grace_seconds,
         orphan_seconds=settings.orphan_seconds or POD_ORPHAN_SECONDS,

@@ -48,13 +48,16 @@ _SIGKILL, _SIGTERM = 137, 143
 @dataclass(frozen=True, slots=True)
 class Circumstances:
     """What the pod itself does not say. `node_silent_seconds` since its node was last ready, 0 =
-    it is; `stuck_seconds` since it was first seen waiting for its present reason; `image_said` is
-    the newest error of a pull, which the kubelet does not repeat while it backs off. `exclusive`:
+    it is; `stuck_seconds` since it was first seen waiting for its present reason;
+    `unstarted_seconds` since a node has it without starting it, 0 = it started or has no node;
+    `image_said` is the newest error of a pull, which the kubelet does not repeat while it backs
+    off. `exclusive`:
     two attempts must never run at once, so a node that is not heard proves nothing."""
 
     gone: bool = False
     node_silent_seconds: float = 0.0
     stuck_seconds: float = 0.0
+    unstarted_seconds: float = 0.0
     image_said: str = ""
     exclusive: bool = False
 
@@ -89,6 +92,13 @@ def given_up(sight: Sight, about: Circumstances, settings: PodSettings) -> Failu
             return _config("image", f"its image can't be had: {said}")
     if sight.waiting in _MAKE_FAILS and about.stuck_seconds > CREATE_SECONDS:
         return _config("pod_config", f"its container can't be made: {said}")
+    limited = sight.waiting in IMAGE_WAITS or sight.waiting in _MAKE_FAILS
+    if about.unstarted_seconds > settings.start_seconds and not limited:
+        return _system(
+            "not_started",
+            f"node {sight.host} has not started it in {settings.start_seconds:.0f} s: {said}"
+            .rstrip(": "),
+        )  # fmt: skip
     return None
 
 

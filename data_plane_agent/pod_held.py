@@ -19,7 +19,8 @@ from data_plane_agent.pod_sight import Sight
 class Held:
     """`attempt` is None for one found after the agent's restart. `unsure`: a create had no answer,
     there may be a pod. `shown`: the watch has told of its pod. `obstacle` is why the pod can't be
-    made now. Times are of the launcher's monotonic clock."""
+    made now. `since` when it waits for its pod, then for a node; `placed_since` for its start.
+    Times are of the launcher's monotonic clock."""
 
     key: AttemptKey
     name: str
@@ -32,6 +33,7 @@ class Held:
     unsure: bool = False
     sight: Sight | None = None
     shown: bool = False
+    placed_since: float = 0.0
     made_at: float = 0.0
     requests: Resources | None = None
     obstacle: str = ""
@@ -55,6 +57,10 @@ class Held:
         return bool(self.folder) and self.folder == sight.folder
 
     def see(self, sight: Sight, now: float) -> None:
+        if self.sight is None:
+            self.since = now
+        if sight.host and not (self.sight is not None and self.sight.host):
+            self.placed_since = now
         self.sight = sight
         self.uid = sight.uid
         self.folder = sight.folder or self.folder
@@ -68,10 +74,12 @@ class Held:
 
     @property
     def no_room(self) -> str:
-        """Why it is not on a node yet, in the cluster's words; "" when it is, or nobody knows."""
+        """Why it is not on a node yet, in the cluster's words if it has any; "" when it is."""
         if self.sight is None:
             return self.obstacle
-        return "" if self.sight.over or self.sight.host else self.sight.unschedulable
+        if self.sight.over or self.sight.host:
+            return ""
+        return self.sight.unschedulable or "no scheduler took it"
 
     def placing(self, now: float, *, well: bool, patience: float) -> Unplaceable | None:
         """What is to be told of its place: that it has had none for longer than `patience`, or has
@@ -85,10 +93,17 @@ class Held:
         self.told_unplaceable = True
         return Unplaceable(self.key, self.no_room)
 
+    @property
+    def placed(self) -> bool:
+        """A node has it, and has not started it."""
+        return self.sight is not None and bool(self.sight.host) and not self.sight.started_ns
+
     def begin_patience(self, now: float) -> None:
         """While nobody can tell how it is, no time passes that counts against it."""
         self.silent_since = 0.0
-        self.stuck_since = now
+        self.stuck_since = self.placed_since = now
+        if self.sight is not None:
+            self.since = now
 
     def circumstances(self, now: float, *, silent: bool) -> Circumstances:
         """`silent`: its node is not heard at the moment."""
@@ -97,6 +112,7 @@ class Held:
             # Never 0 where it is silent: 0 means that it is not.
             node_silent_seconds=now - self.silent_since + 0.001 if silent else 0.0,
             stuck_seconds=now - self.stuck_since if self.stuck_on else 0.0,
+            unstarted_seconds=now - self.placed_since if self.placed else 0.0,
             image_said=self.image_said,
         )
 

@@ -13,10 +13,12 @@ class PodSettings:
 
     `unschedulable_seconds` a pod may wait for room: shorter sends runs away that a busy minute
     delays, longer leaves them waiting while another cluster is free. `image_seconds` an image may
-    fail to arrive: shorter takes a slow registry for a wrong name. `linger_seconds` a finished pod
-    stays for people to look at: longer keeps more objects in the API server. `grace_seconds` from
-    SIGTERM to SIGKILL: shorter than a checkpoint takes loses it. `orphan_seconds` between two looks
-    for pods that nobody owns. `lost_seconds` a pod may sit on a node that is not heard.
+    fail to arrive: shorter takes a slow registry for a wrong name. `start_seconds` a pod may be on
+    a node without starting: shorter takes a large image for a broken node, longer leaves runs on
+    one. `linger_seconds` a finished pod stays for people to look at: longer keeps more objects in
+    the API server. `grace_seconds` from SIGTERM to SIGKILL: shorter than a checkpoint takes loses
+    it. `orphan_seconds` between two looks for pods that nobody owns. `lost_seconds` a pod may sit
+    on a node that is not heard.
     """
 
     cluster: str
@@ -35,6 +37,7 @@ class PodSettings:
     default_mem_bytes: int = 256 * 1024 * 1024
     unschedulable_seconds: float = 120.0
     image_seconds: float = 300.0
+    start_seconds: float = 600.0
     linger_seconds: float = 10.0
     grace_seconds: float = 30.0
     orphan_seconds: float = 60.0

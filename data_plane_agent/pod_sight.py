@@ -92,7 +92,6 @@ def sight(pod: Object) -> Sight | None:
     started = nanoseconds(part(state, "running").get("startedAt"))
     scheduled: Object = conditions.get("PodScheduled") or {}
     target: Object = conditions.get("DisruptionTarget") or {}
-    unplaced = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     hit = target.get("status") == "True"
     return Sight(
         name=text(metadata, "name"),
@@ -108,7 +107,7 @@ def sight(pod: Object) -> Sight | None:
         phase=text(status, "phase") or "Pending",
         created_ns=nanoseconds(metadata.get("creationTimestamp")),
         deleting_ns=nanoseconds(metadata.get("deletionTimestamp")),
-        unschedulable=str(scheduled.get("message") or "no node has room") if unplaced else "",
+        unschedulable=_unplaced(scheduled),
         waiting=str(part(state, "waiting").get("reason") or ""),
         waiting_message=str(part(state, "waiting").get("message") or ""),
         started_ns=started or (ended.started_ns if ended else 0),
@@ -122,6 +121,16 @@ def sight(pod: Object) -> Sight | None:
 def _container(found: list[Object]) -> Object:
     nothing: Object = {}
     return next((one for one in found if one.get("name") == CONTAINER), nothing)
+
+
+def _unplaced(scheduled: Object) -> str:
+    """Also of a pod that a gate holds back, not only of one that no node has room for."""
+    if scheduled.get("status") != "False":
+        return ""
+    reason, message = (str(scheduled.get(name) or "") for name in ("reason", "message"))
+    if reason == "Unschedulable":
+        return message or "no node has room"
+    return f"{reason}: {message}".strip(": ") or "no node was chosen"
 
 
 def _ended(state: Object) -> Ended | None:

@@ -16,9 +16,9 @@ OF_PROCESSES = frozenset({"slots", "cpu", "mem_bytes", "idle_seconds"})
 OF_PODS = frozenset({
     "kubeconfig", "namespace", "image", "images", "secrets", "gpu_resource", "pod_template",
     "run_as", "default_cpu", "default_mem_bytes", "unschedulable_seconds", "image_seconds",
-    "linger_seconds", "grace_seconds", "lost_seconds", "creates_at_once", "api_qps", "api_burst",
-    "url_hours", "store_endpoint", "store_key", "store_secret", "store_region", "peers",
-    "door", "door_address", "warm_pods", "warm_idle_seconds",
+    "start_seconds", "linger_seconds", "grace_seconds", "lost_seconds", "creates_at_once",
+    "api_qps", "api_burst", "url_hours", "store_endpoint", "store_key", "store_secret",
+    "store_region", "peers", "door", "door_address", "warm_pods", "warm_idle_seconds",
 })  # fmt: skip
 """Given for the other kind of compute they would do nothing: refused."""
 _DOOR = re.compile(r".*:\d{1,5}")
@@ -145,6 +145,12 @@ class Settings(BaseSettings):
         gt=0,
         description="seconds an image may fail to arrive; shorter takes a slow registry for a "
         "wrong name, longer hides a wrong one",
+    )
+    start_seconds: float = Field(
+        600.0,
+        gt=0,
+        description="seconds a pod may be on a node without starting before it is tried on another "
+        "one; shorter takes a large image for a broken node, longer leaves runs on a broken one",
     )
     linger_seconds: float = Field(
         10.0,

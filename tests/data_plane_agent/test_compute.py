@@ -23,7 +23,7 @@ TOLD: dict[str, Any] = {
     "namespace": "teams", "image": "task:1", "images": ("a/*",), "secrets": {"token": "team/token"},
     "gpu_resource": "amd.com/gpu", "run_as": 1234, "default_cpu": 0.5, "default_mem_bytes": 7,
     "unschedulable_seconds": 1.5, "image_seconds": 2.5, "linger_seconds": 3.5, "grace_seconds": 4.5,
-    "orphan_seconds": 5.5, "lost_seconds": 6.5, "creates_at_once": 3,
+    "start_seconds": 7.5, "orphan_seconds": 5.5, "lost_seconds": 6.5, "creates_at_once": 3,
 }  # fmt: skip
 
 

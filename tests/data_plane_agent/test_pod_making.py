@@ -148,8 +148,10 @@ async def test_quota_and_then_room(tmp_path: Path) -> None:
         assert here.launcher.capacity().queued == 1
         here.cluster.room = 1
         await until(lambda: here.cluster.pods, seconds=6)
+        here.cluster.runs(pod_name(attempt().key))
+        started = await here.told_of(Started)
         await asyncio.sleep(300)
-        assert here.told == []
+        assert here.told == [started]
 
 
 @virtual
@@ -172,8 +174,8 @@ async def test_no_room_for_too_long_is_told_once(tmp_path: Path) -> None:
 async def test_a_pod_that_no_node_takes_is_told_once(tmp_path: Path) -> None:
     async with scene(tmp_path, unschedulable_seconds=30) as here:
         name = await here.start(attempt())
-        await asyncio.sleep(100)
-        assert here.told == []  # nobody has said that there is no room
+        await asyncio.sleep(25)
+        assert here.told == []
         here.cluster.unplaced(name, "0/3 nodes are available: 3 Insufficient cpu.")
         told = await here.told_of(Unplaceable)
         assert "Insufficient cpu" in told.message
@@ -185,6 +187,52 @@ async def test_a_pod_that_no_node_takes_is_told_once(tmp_path: Path) -> None:
         await here.told_of(Started)
         await asyncio.sleep(600)
         assert len(here.told) == 3
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("condition", "text"),
+    [
+        ({}, "no scheduler took it"),
+        (
+            {"status": "False", "reason": "SchedulingGated", "message": "non-empty gates"},
+            "SchedulingGated: non-empty gates",
+        ),
+    ],
+)
+async def test_a_pod_that_no_scheduler_takes_is_told(
+    tmp_path: Path, condition: dict[str, str], text: str
+) -> None:
+    async with scene(tmp_path, unschedulable_seconds=30) as here:
+        here.cluster.room = 0
+        await here.launcher.start([attempt()])
+        await asyncio.sleep(25)
+        here.cluster.room = 1
+        await until(lambda: here.cluster.pods)
+        name = pod_name(attempt().key)
+        here.cluster.set(name, conditions=[{"type": "PodScheduled", **condition}])
+        await asyncio.sleep(29)
+        assert here.told == []  # it waits for a node only since it is there
+        assert (await here.told_of(Unplaceable, seconds=5)).message == text
+
+
+@virtual
+async def test_a_pod_that_is_placed_and_never_starts(tmp_path: Path) -> None:
+    """No time counts while nobody could tell that it has started."""
+    async with scene(tmp_path, start_seconds=100) as here:
+        name = await here.start(attempt())
+        await asyncio.sleep(90)
+        here.cluster.waits(name, "ContainerCreating")
+        await asyncio.sleep(90)
+        here.cluster.fail(ApiDown("connection refused"))
+        await asyncio.sleep(60)
+        here.cluster.fail(None)
+        await asyncio.sleep(95)
+        assert here.told == []
+        end = await here.told_of(Broke)
+        assert (end.failure.owner, end.failure.kind) == (Owner.SYSTEM, "not_started")
+        assert (end.host, end.failure.message[-17:]) == ("a", "ContainerCreating")
+        await until(lambda: not here.cluster.pods)
 
 
 @virtual

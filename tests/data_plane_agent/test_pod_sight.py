@@ -58,8 +58,11 @@ def test_a_pod_without_room() -> None:
     seen = sight(pod(conditions=[condition | {"message": "0/3 nodes"}]))
     assert seen is not None
     assert seen.unschedulable == "0/3 nodes"
-    gated = condition | {"reason": "SchedulingGated"}
+    gated = condition | {"reason": "SchedulingGated", "message": "0 of 1 gates"}
     seen = sight(pod(conditions=[gated]))
+    assert seen is not None
+    assert seen.unschedulable == "SchedulingGated: 0 of 1 gates"
+    seen = sight(pod(conditions=[condition | {"status": "True"}]))
     assert seen is not None
     assert not seen.unschedulable
 

@@ -109,7 +109,7 @@ def test_ends(status: dict[str, Any], owner: Owner, kind: str) -> None:
 
 NOT_FOUND = 'failed to resolve reference "r/x:1": r/x:1: not found'
 RUNS = {"phase": "Running"}
-LOST, IMAGE = SETTINGS.lost_seconds, SETTINGS.image_seconds
+LOST, IMAGE, START = SETTINGS.lost_seconds, SETTINGS.image_seconds, SETTINGS.start_seconds
 
 
 @pytest.mark.parametrize(
@@ -122,6 +122,10 @@ LOST, IMAGE = SETTINGS.lost_seconds, SETTINGS.image_seconds
         (RUNS | {"deleting": True}, Circumstances(node_silent_seconds=0.1), "node_lost"),
         (RUNS | {"deleting": True}, Circumstances(), None),
         (waiting("ContainerCreating"), Circumstances(stuck_seconds=1e6), None),
+        (waiting("ContainerCreating"), Circumstances(unstarted_seconds=START), None),
+        (waiting("ContainerCreating"), Circumstances(unstarted_seconds=START + 1), "not_started"),
+        ({"phase": "Pending"}, Circumstances(unstarted_seconds=START + 1), "not_started"),
+        (waiting("ErrImagePull"), Circumstances(unstarted_seconds=START + 1), None),
         (waiting("InvalidImageName"), Circumstances(), "image"),
         (waiting("ImagePullBackOff"), Circumstances(stuck_seconds=IMAGE), None),
         (waiting("ImagePullBackOff"), Circumstances(stuck_seconds=IMAGE + 1), "image"),
@@ -153,4 +157,4 @@ def test_waits(status: dict[str, Any], about: Circumstances, kind: str | None) -
     failure = given_up(pod(**status), about, SETTINGS)
     assert (failure and failure.kind) == kind
     if failure is not None:
-        assert failure.owner is (SYSTEM if kind == "node_lost" else CONFIG)
+        assert failure.owner is (SYSTEM if kind in ("node_lost", "not_started") else CONFIG)
