@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.spec import canonical
+from whimbrel.spec import Failure, Owner, canonical
 
 from control_plane.database import table
 from control_plane.executions.store import Execution
@@ -61,3 +61,8 @@ def pause(before: int) -> float:
 def reason(of: str) -> str:
     """Why a run waits that must not go back yet, from why it waited before."""
     return of if of == UNREADABLE else REASON
+
+
+def too_long(limit_seconds: float, why: str) -> Failure:
+    said = f"waited longer than {limit_seconds:g} s for a place: {why}"
+    return Failure(Owner.CONFIG, "max_wait", said)

@@ -12,11 +12,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 from whimbrel.errors import Unreachable
-from whimbrel.spec import Assignment, Failure, Owner, Phase
+from whimbrel.spec import Assignment, Phase
 
 from control_plane import documents
 from control_plane.clusters.store import Cluster
 from control_plane.database import Database, table
+from control_plane.executions import no_room
 from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatch import Dispatch
@@ -121,8 +122,7 @@ class Sweeper:
             if before.terminal or before.owner_cluster or phase != Phase.WAITING:
                 return
             await end(connection, [execution])
-            said = f"waited longer than {limit:g} s for a place: {reason}"
-            error = Failure(Owner.CONFIG, "max_wait", said)
+            error = no_room.too_long(limit, reason)
             await connection.execute(
                 update(EXECUTION)
                 .where(EXECUTION.c.id == execution)
@@ -132,7 +132,9 @@ class Sweeper:
                     ended_ns=self._clock(),
                 )
             )
-            await tell(connection, [Entry(execution, before.epoch + 1, "failed", "", said)])
+            await tell(
+                connection, [Entry(execution, before.epoch + 1, "failed", "", error.message)]
+            )
         self._changes.notify([execution])
 
     async def unowned(self) -> None:

@@ -43,10 +43,11 @@ class Endings:
         """None: it can't end so, an output is missing."""
         found = await self._connection.execute(
             select(
-                EXECUTION.c.phase, EXECUTION.c.spec_digest, EXECUTION.c.waiting_ns
+                EXECUTION.c.phase, EXECUTION.c.spec_digest, EXECUTION.c.waiting_ns,
+                EXECUTION.c.policy,
             ).where(EXECUTION.c.id == row.execution)
         )  # fmt: skip
-        phase, digest, waiting_ns = found.one()
+        phase, digest, waiting_ns, policy = found.one()
         match event.body:
             case Succeeded(outputs):
                 graph = await self._graphs.get(self._connection, digest)
@@ -56,14 +57,16 @@ class Endings:
                                   outputs=outputs, ended_ns=time.time_ns())  # fmt: skip
                 return self._ending(row, ended(row), "succeeded", "every output is committed")
             case Failed(error):
-                await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
-                                  error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
-                return self._ending(row, ended(row), "failed", f"{error.node}: {error.message}")
+                return await self._fail(row, phase, error)
             case Released(reason, message):
                 if reason == no_room.REASON:
                     await no_room.mark(self._connection, row.execution, row.owner_cluster)
                 if phase != Phase.MOVING:
                     since = waiting_ns if reason == no_room.REASON else 0
+                    limit = documents.policy(policy).max_wait_seconds
+                    # Told here: where clusters pass it on at once, no sweeper sees it waiting.
+                    if since and 0 < limit * 1e9 < time.time_ns() - since:
+                        return await self._fail(row, phase, no_room.too_long(limit, message))
                     await self._wait(row, phase, reason or "released", since=since)
                 said = message or "its owner let go"
                 return self._ending(row, relinquished(row), "released", said)
@@ -100,9 +103,7 @@ class Endings:
         if before + 1 >= no_room.READS:
             message = f"{said}; {row.owner_cluster} tried {before + 1} times"
             error = Failure(Owner.CONFIG, no_room.UNREADABLE, message, node)
-            await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
-                              error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
-            return self._ending(row, ended(row), "failed", message)
+            return await self._fail(row, phase, error)
         await no_room.mark(
             self._connection, row.execution, row.owner_cluster, pause_seconds=no_room.pause(before)
         )
@@ -125,6 +126,12 @@ class Endings:
         reasons = to_declare(graph, live=live.keys(), unreadable=lost)
         await declare_unreachable(self._connection, row.execution, reasons)
         return list(reasons)
+
+    async def _fail(self, row: FenceRow, phase: str, error: Failure) -> Ending:
+        await self._write(row, phase=move(phase, Phase.FAILED), reason=error.kind,
+                          error=documents.text(error), ended_ns=time.time_ns())  # fmt: skip
+        said = f"{error.node}: {error.message}" if error.node else error.message
+        return self._ending(row, ended(row), "failed", said)
 
     async def _wait(self, row: FenceRow, phase: str, reason: str, *, since: int = 0) -> None:
         """`since` it waits for the same already, 0 = it begins to wait now."""

@@ -144,6 +144,21 @@ async def test_max_wait_counts_from_the_first_time_there_was_no_room(world: Worl
     assert (view.error.owner, view.error.kind) == (Owner.CONFIG, "max_wait")
 
 
+async def test_max_wait_ends_also_what_is_passed_on_at_once(world: World) -> None:
+    await world.join("east", "west")
+    run = await world.launch(policy=PlacementPolicy(mode=Mode.IDEMPOTENT, max_wait_seconds=1e-6))
+    for epoch, cluster in ((1, "east"), (2, "west")):
+        await world.dispatch([run])
+        assert (await world.view(run)).phase is Phase.ASSIGNED
+        assert (await world.claim(run, epoch, cluster, 1)).answer.claimed
+        await world.send(run, FULL, epoch=epoch, cluster=cluster)
+    view = await world.view(run)
+    assert (view.phase, view.epoch) == (Phase.FAILED, 3)
+    assert view.error is not None
+    assert (view.error.owner, view.error.kind) == (Owner.CONFIG, "max_wait")
+    assert "Insufficient cpu" in view.error.message
+
+
 async def waiting(world: World) -> list[int]:
     async with world.database.read() as connection:
         return [
