@@ -7,6 +7,8 @@ artifacts can't you read?).
 
 import asyncio
 import hashlib
+import logging
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -38,12 +40,17 @@ REQUEST_SECONDS = 30.0
 """For one request to an S3 store. Shorter gives up uploads on slow links, longer hangs on a store
 that is frozen."""
 _PROBES_AT_ONCE = 32
+_AWAY = re.compile(r"status code: (5\d\d|408|429)|HTTP error")
+"""In obstore's own words, which is all that tells a store that is away from one that refuses."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
     """How an S3 store is reached. `endpoint` "" = the one of AWS; without `key` requests are not
-    signed with keys of ours but with what the environment offers."""
+    signed with keys of ours but with what the environment offers (never a region's own: URLs signed
+    so die early)."""
 
     endpoint: str = ""
     key: str = ""
@@ -204,7 +211,8 @@ class Blobs:
         return path.startswith(folder) and not {"", ".", ".."}.intersection(steps)
 
     async def refuse_for_pods(self) -> None:
-        """At the start: Refused, with what to do, unless pods can use this store by signed URLs."""
+        """At the start: Refused, with what to do, unless pods can use this store by signed URLs. A
+        store that does not answer is waited for, by whoever needs it."""
         if not isinstance(self._store, S3Store):
             raise Refused(
                 f"pods can't use the store {self.root}: they reach it by signed URLs",
@@ -214,10 +222,14 @@ class Blobs:
             async with asyncio.timeout(REQUEST_SECONDS):
                 probe = await self.put("whimbrel-probe", b"an agent was here\n")
                 await self.get(probe.uri)
-        except (StoreFull, UnreadableInput, TimeoutError) as error:
-            said = str(error) or "no answer"
+        except TimeoutError:
+            log.warning("the store %s does not answer yet", self.root)
+        except (StoreFull, UnreadableInput) as error:
+            if _AWAY.search(first_line(error)):
+                log.warning("the store does not answer yet: %s", error)
+                return
             raise Refused(
-                f"the region's store does not work: {said}",
+                f"the region's store does not work: {error}",
                 remedy="check --store, --store-endpoint, --store-key and --store-secret",
             ) from error
 

@@ -33,6 +33,10 @@ MOST_PAGES = 4096
 ANSWER_LIMIT = 8 << 20
 """Bytes of an answer in the store: it holds a document of at most 64 KiB and artifacts' names."""
 
+BUNDLE_SECONDS = 3600.0
+"""Between two looks whether a bundle is still in the store, whose rules may delete it: less
+asks in vain, more lets every pod of it break until then."""
+
 FetchArchive = Callable[[str], Awaitable[Path]]
 
 
@@ -78,10 +82,12 @@ class Orders:
         self._grace = grace_seconds
         self._clock_ns = clock_ns
         self._token = token
-        self._bundles: dict[str, asyncio.Lock | None] = {}
+        self._bundles: dict[str, asyncio.Lock] = {}
+        self._bundles_seen_ns: dict[str, int] = {}
 
     async def open(self) -> None:
-        """Raises Refused, with what to do, when pods can't use the region's store."""
+        """Raises Refused, with what to do, when pods can't use the region's store; one that does
+        not answer now is waited for."""
         await self._blobs.refuse_for_pods()
 
     async def write(self, attempt: Attempt, *, pod: str) -> Order:
@@ -202,11 +208,10 @@ class Orders:
 
     async def _bring_bundle(self, digest: str) -> None:
         """Into the region's store, once; attempts of one bundle wait for the same upload."""
-        lock = self._bundles.setdefault(digest, asyncio.Lock())
-        if lock is None:
+        if self._has_bundle(digest):
             return
-        async with lock:
-            if self._bundles[digest] is None:
+        async with self._bundles.setdefault(digest, asyncio.Lock()):
+            if self._has_bundle(digest):
                 return
             key = f"bundles/{digest}"
             archive = await self._fetch_archive(digest)
@@ -217,7 +222,11 @@ class Orders:
                 there = False
             if not there:
                 await self._blobs.put(key, archive)
-            self._bundles[digest] = None
+            self._bundles_seen_ns[digest] = self._clock_ns()
+
+    def _has_bundle(self, digest: str) -> bool:
+        seen_ns = self._bundles_seen_ns.get(digest)
+        return seen_ns is not None and self._clock_ns() - seen_ns < BUNDLE_SECONDS * 1e9
 
     async def _page(self, folder: str, pod: str, number: int) -> dict[str, Any]:
         root = self._blobs.root

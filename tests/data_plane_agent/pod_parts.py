@@ -23,6 +23,7 @@ class Region:
     blobs: Blobs
     orders: Orders
     fetched: list[str]
+    archive: Path
     now_ns: int = 0
 
     @property
@@ -52,4 +53,4 @@ def region(folder: Path, *, root: str = "s3://bucket/us east") -> Iterator[Regio
         options = StoreOptions(server.url, "key", "secret12")
         blobs = Blobs(root, region="us-east", options=options)
         orders = Orders(blobs, cluster="alpha", fetch_archive=fetch, url_seconds=3600)
-        yield Region(server, blobs, orders, fetched)
+        yield Region(server, blobs, orders, fetched, archive)

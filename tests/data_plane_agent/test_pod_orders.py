@@ -16,11 +16,13 @@ from whimbrel.runtime_pod_http import Http
 from whimbrel.runtime_store import StoreFull, UnreadableInput
 from whimbrel.spec import Artifact, sha256
 
-from data_plane_agent.blobs import Blobs
+from data_plane_agent.blobs import Blobs, StoreOptions
 from data_plane_agent.pod_orders import Orders, Sender
 from tests.data_plane_agent.pod_parts import KEY, POD, Region, attempt, region
 
 pytestmark = pytest.mark.anyio
+
+BUNDLE = f"bucket/us east/bundles/{'b' * 64}"
 
 
 @pytest.fixture
@@ -59,8 +61,26 @@ async def test_a_pod_reads_its_inputs_and_writes_its_outputs(here: Region, tmp_p
 async def test_the_bundle_is_brought_once(here: Region) -> None:
     for _ in range(2):
         await here.orders.write(attempt(), pod=POD)
-    assert here.server.log.count(("PUT", f"bucket/us east/bundles/{'b' * 64}")) == 1
+    assert here.server.log.count(("PUT", BUNDLE)) == 1
     assert len(here.fetched) == 1
+
+
+async def test_a_bundle_that_the_store_has_thrown_away_is_brought_again(here: Region) -> None:
+    now_ns = [1]
+
+    async def fetch(_digest: str) -> Path:
+        return archive
+
+    archive = here.archive
+    orders = Orders(here.blobs, cluster="alpha", fetch_archive=fetch, clock_ns=lambda: now_ns[0])
+    await orders.code("b" * 64)
+    del here.server.objects[BUNDLE]
+    now_ns[0] += 3599 * 10**9
+    await orders.code("b" * 64)
+    assert BUNDLE not in here.server.objects
+    now_ns[0] += 10**9
+    await orders.code("b" * 64)
+    assert here.server.objects[BUNDLE] == b"the code"
 
 
 async def test_orders_of_one_attempt_have_one_digest_and_own_folders(here: Region) -> None:
@@ -251,9 +271,24 @@ async def test_stores_that_pods_cannot_use(here: Region, tmp_path: Path) -> None
     folder = Blobs(f"file://{tmp_path}/store", region="us-east")
     with pytest.raises(Refused, match="signed URLs"):
         await Orders(folder, cluster="alpha", fetch_archive=fetch).open()
-    here.server.fault = lambda _method, _path: 403
+
+
+@pytest.mark.parametrize("status", [403, 404, 400, 301])
+async def test_a_store_that_refuses_at_the_start(here: Region, status: int) -> None:
+    here.server.fault = lambda _method, _path: status
     with pytest.raises(Refused, match="does not work"):
         await here.orders.open()
+
+
+async def test_a_store_that_is_away_at_the_start_is_waited_for(
+    here: Region, caplog: pytest.LogCaptureFixture
+) -> None:
+    here.server.fault = lambda _method, _path: 503
+    await here.orders.open()
+    assert "does not answer yet" in caplog.text
+    here.server.fault = lambda _method, _path: 0
+    nobody = StoreOptions("http://127.0.0.1:1", "key", "secret12")
+    await Blobs("s3://bucket", region="us-east", options=nobody).refuse_for_pods()
 
 
 async def test_a_store_that_is_away(here: Region) -> None:

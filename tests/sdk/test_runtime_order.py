@@ -194,6 +194,24 @@ def test_urls_that_died_early_are_replaced_once(server: ObjectServer, tmp_path: 
     assert server.log.count(("PUT", "box/more-1")) == 1
 
 
+def test_who_finds_its_url_dead_after_somebody_else_did_uses_the_page_that_came(
+    server: ObjectServer, tmp_path: Path
+) -> None:
+    region = store(server, Clock(), tmp_path)
+    dies(server, "b/1-0/object", "b/1-1/object")
+    answer, others = server.fault, list[str]()
+
+    def meanwhile(method: str, path: str) -> int:
+        if path == "b/1-0/object":
+            others.append(region.put_bytes(b"2", name="y").uri)
+        return answer(method, path)
+
+    server.fault = meanwhile
+    assert region.put_bytes(b"1", name="x").uri == "s3://b/2-1/object"
+    assert others == ["s3://b/2-0/object"]
+    assert ("PUT", "box/more-2") not in server.log
+
+
 def test_a_download_whose_url_died_early_begins_anew(server: ObjectServer, tmp_path: Path) -> None:
     data = b"hello"
     region = store(server, Clock(), tmp_path, **{"s3://peer/in": server.put("old/in", data)})
