@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from whimbrel.errors import Unreachable, WhimbrelError
 from whimbrel.spec import Artifact, Failure, Mode, Owner
@@ -184,6 +185,8 @@ class Engine:
         if run is None:
             if event.key in self.holdings.found:
                 self.holdings.strays.setdefault(event.key.execution, []).append(event)
+            elif isinstance(event, Finished | Broke):
+                work.ended.append(event.key)
             return
         if isinstance(event, Finished) and document is None and event.outputs.offloaded:
             self._aside.do(self._hear_offloaded(event, event.outputs.offloaded))
@@ -193,6 +196,8 @@ class Engine:
         except Exception as error:  # one attempt's words must not end the agent
             log.exception("%s can't be taken: a bug", event.key)
             run.mistaken(event, bad_answer(event.key, repr(error)), work)
+        if isinstance(event, Finished | Broke):
+            work.ended.append(event.key)
         if isinstance(event, Unplaceable):
             self.holdings.squeezed.add(event.key.execution)
 
@@ -214,8 +219,8 @@ class Engine:
             self.logs[key] = logs
         while len(self.logs) > LOGS_REMEMBERED:
             self.logs.popitem(last=False)
-        if work.entries:
-            self._outbox.put(work.entries)
+        if work.entries or work.ended:
+            self._outbox.put(work.entries, then=partial(self._launcher.taken, work.ended))
         if work.started:
             now = asyncio.get_running_loop().time()
             self._young.extend((now, key) for key in work.started)

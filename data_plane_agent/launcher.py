@@ -84,8 +84,8 @@ class Broke:
     """The attempt ended without a result. `failure.owner` decides whose budget pays.
 
     kinds (user): raised, exited, import, oom, disk, timeout; (system): worker_lost, node_lost,
-    evicted, preempted, shutdown, pod_lost, image_pull, unreadable_input, store_full; (config):
-    image, pod_config, admission."""
+    evicted, preempted, shutdown, pod_lost, not_started, image_pull, unreadable_input,
+    store_full; (config): image, pod_config, admission."""
 
     key: AttemptKey
     failure: Failure
@@ -146,6 +146,10 @@ class Launcher(Protocol):
 
     def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
         """Batches of what happened, in order. One consumer."""
+        ...
+
+    def taken(self, keys: Sequence[AttemptKey]) -> None:
+        """The ends of these are on disk: not to be told again after a restart."""
         ...
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:

@@ -89,6 +89,7 @@ class Outbox:
         self._writing: list[tuple[int, Entry]] = []
         self._marks: list[Entry] = []
         self._taken: list[Entry] = []
+        self._then: list[Callable[[], None]] = []
         self._durable: deque[tuple[int, Entry]] = deque()
         self._settled_bytes = 0
         self._group = asyncio.Event()
@@ -110,11 +111,14 @@ class Outbox:
         written = (entry for _, entry in (*self._durable, *self._writing))
         return [*written, *self._buffer]
 
-    def put(self, entries: Iterable[Entry]) -> None:
+    def put(self, entries: Iterable[Entry], *, then: Callable[[], None] | None = None) -> None:
+        """`then` is called once they, and all before them, are on disk."""
         self._buffer.extend(entries)
+        if then is not None:
+            self._then.append(then)
         if len(self._buffer) >= GROUP_EVENTS:
             self._ring()
-        elif self._buffer and self._timer is None:
+        elif (self._buffer or self._then) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GROUP_SECONDS, self._ring)
 
     async def run(self) -> None:
@@ -196,19 +200,21 @@ class Outbox:
         self._group.set()
 
     async def _flush(self) -> None:
-        while self._marks or self._buffer:
-            marks, taken = self._marks, self._buffer
-            self._marks, self._buffer = [], []
+        while self._marks or self._buffer or self._then:
+            marks, taken, then = self._marks, self._buffer, self._then
+            self._marks, self._buffer, self._then = [], [], []
             self._writing = list(enumerate(taken))
             # Marks first: what of these runs was put later has been said after them.
             self._taken = [*marks, *taken]
             try:
                 if self._settled_bytes > COMPACT_BYTES:
                     await self._compact()
-                await self._in_thread(self._append, self._taken)
+                if self._taken:
+                    await self._in_thread(self._append, self._taken)
             except OSError as error:
                 self._taken = []
                 self._marks[:0] = marks
+                self._then[:0] = then
                 self._buffer[:0] = [entry for _, entry in self._writing]
                 self._writing = []
                 self._set_health(healthy=False, why=str(error))
@@ -219,6 +225,8 @@ class Outbox:
             self._durable.extend((base + place, entry) for place, entry in self._writing)
             self._writing = []
             self._filled.set()
+            for call in then:
+                call()
 
     async def _in_thread(self, call: Callable[[list[Entry]], None], entries: list[Entry]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, call, entries)

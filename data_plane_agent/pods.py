@@ -90,7 +90,7 @@ class PodLauncher:
         self._making: dict[str, asyncio.Task[None]] = {}
         self._found: dict[AttemptKey, str] | None = None
         self._found_known = asyncio.Event()
-        self._leaving: set[str] = set()  # uids of pods whose end is being taken
+        self._leaving: dict[AttemptKey, Held] = {}  # told of, and not yet `taken`
         self._events: list[tuple[AttemptEvent, Held]] = []
         self._news = asyncio.Event()
         self._swept_at = clock.now()
@@ -154,23 +154,22 @@ class PodLauncher:
                 raise RuntimeError("the pod launcher is broken") from self._broken
             told, self._events = self._events, []
             batch: list[AttemptEvent] = []
-            ended: list[Held] = []
             for event, held in told:
                 if self._held.get(held.name) is not held:
                     continue  # cancelled meanwhile
                 batch.append(event)
                 if isinstance(event, Finished | Broke):
-                    ended.append(held)
-                    del self._held[held.name]
-                    self._leaving.add(held.uid)
+                    self._leaving[held.key] = self._held.pop(held.name)
             if batch:
                 yield batch
-            for held in ended:  # whoever asks for the next batch has this one
-                self._leaving.discard(held.uid)
-                if held.uid:
-                    self._put_away(held.name, held.uid)
+
+    def taken(self, keys: Sequence[AttemptKey]) -> None:
+        for held in [self._leaving.pop(key) for key in keys if key in self._leaving]:
+            if held.uid:
+                self._put_away(held.name, held.uid)
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
+        self.taken(keys)
         for key in keys:
             if (held := self._held.pop(pod_name(key), None)) is None:
                 continue
@@ -358,9 +357,10 @@ class PodLauncher:
         """No pod with our label may stay that nobody owns (I7). A young one may be of a create
         whose answer is on its way."""
         oldest_ns = self._clock.now_ns() - int(self.settings.orphan_seconds * 1e9)
+        leaving = {held.uid for held in self._leaving.values()}
         for seen in filter(None, map(sight, self._pods.items.values())):
             held = self._held.get(seen.name)
-            owned = (held is not None and held.is_of(seen)) or seen.uid in self._leaving
+            owned = (held is not None and held.is_of(seen)) or seen.uid in leaving
             known = owned or seen.uid in self._removal or seen.deleting_ns
             if not known and seen.created_ns < oldest_ns:
                 log.warning("pod %s belongs to nobody: deleted", seen.name)

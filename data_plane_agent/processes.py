@@ -121,6 +121,9 @@ class ProcessLauncher:
             for record in ended:  # whoever asks for the next batch has this one
                 self._settle(record)
 
+    def taken(self, keys: Sequence[AttemptKey]) -> None:
+        """Nothing to do: asking for the next batch settles this one."""
+
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         for key in keys:
             record = self._records.pop(key, None)

@@ -49,7 +49,7 @@ class Run:
         self._claimed = claimed
         self._spans = spans
         self._project, self._domain, _ = claimed.execution.split("/", 2)
-        self._checkpoints = {one.node: one.artifact for one in claimed.checkpoints}
+        self._checkpoints = {one.node: one for one in claimed.checkpoints}
         self._avoid = {one.node: one.avoid for one in claimed.tries if one.avoid}
         self._state: dag.State | None = None
 
@@ -83,8 +83,12 @@ class Run:
         inputs: dict[str, Any] = json.loads(self._claimed.inputs or "{}")
         self._state, decisions = dag.begin(graph, inputs, known=known, tries=tries)
         self._claimed = m.Claimed(self.execution, self.epoch, "", "", self._claimed.traceparent)
+        # Of one whose end we were killed after writing, and before its launcher knew of that.
+        over = {(one.node, one.attempt) for one in pending if isinstance(one, m.AttemptFailed)}
         usable = {
-            (key.node, digest): key for key, digest in mine.items() if key.epoch == self.epoch
+            (key.node, digest): key
+            for key, digest in mine.items()
+            if key.epoch == self.epoch and (key.node, key.attempt) not in over
         }
         fresh: list[dag.Decision] = []
         for decision in decisions:
@@ -140,8 +144,9 @@ class Run:
             case Unplaceable(_, message):
                 trial.no_room = message
             case Saved(key, artifact, at_ns):
-                self._checkpoints[key.node] = artifact
-                self._say(m.Checkpointed(key.node, key.attempt, artifact, at_ns), work)
+                saved = m.Checkpointed(key.node, key.attempt, artifact, at_ns)
+                self._checkpoints[key.node] = saved
+                self._say(saved, work)
             case Finished():
                 self._finished(self._state, trial, event, document, work)
             case Broke():
@@ -221,6 +226,7 @@ class Run:
                 failure.owner, failure.kind, failure.message, key.node, failure.traceback
             )
         self._remember(key.node, failure, host)
+        saved = self._saved(key.node, key.attempt)
         decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure))
         again = any(isinstance(one, dag.Start) and one.node == key.node for one in decisions)
         status = m.AttemptFailed(
@@ -236,6 +242,10 @@ class Run:
         )
         self._say(status, work)
         self._apply(decisions, work)
+
+    def _saved(self, node: str, attempt: int) -> bool:
+        newest = self._checkpoints.get(node)
+        return newest is not None and newest.attempt == attempt
 
     def _remember(self, node: str, failure: Failure, host: str) -> None:
         """A host on which the platform broke an attempt: the next ones are kept away from it."""
@@ -310,6 +320,7 @@ class Run:
         key = AttemptKey(self.execution, start.node, start.attempt, self.epoch)
         trial = self._trial(key, start.input_digest)
         timeout = over.timeout_seconds
+        saved = self._checkpoints.get(start.node)
         return Attempt(
             key=key,
             task=task,
@@ -321,7 +332,7 @@ class Run:
             limits=over.limits or task.limits,
             timeout_seconds=task.timeout_seconds if timeout is None else timeout,
             traceparent=trial.task_trace,
-            checkpoint=self._checkpoints.get(start.node),
+            checkpoint=saved.artifact if saved else None,
             avoid=self._avoid.get(start.node, ()),
         )
 
@@ -362,11 +373,12 @@ class Run:
                 used = _used(tries, node, attempt)
                 user, system = used.user_failures, used.system_failures
                 # The ledger may have counted it already, if only its answer was lost.
-                if user + system < attempt:
+                moved = dag.moved(failure, saved=self._saved(node, attempt))
+                if user + system < attempt and not moved:
                     mine = failure.owner is Owner.USER
                     tries[node] = dag.Tries(used.attempts, user + mine, system + (not mine))
-            case m.Checkpointed(node, _, artifact):
-                self._checkpoints[node] = artifact
+            case m.Checkpointed(node):
+                self._checkpoints[node] = event
             case m.Succeeded() | m.Failed() | m.Released() | m.Unreachable():
                 pass
 

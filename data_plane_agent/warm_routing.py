@@ -83,6 +83,9 @@ class WarmLauncher:
                 with suppress(asyncio.CancelledError, StopAsyncIteration):
                     await task
 
+    def taken(self, keys: Sequence[AttemptKey]) -> None:
+        self._single.taken(keys)
+
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         await self._warm.cancel(keys)
         await self._single.cancel(keys)

@@ -35,6 +35,7 @@ class FakeLauncher:
         self.found = found or {}
         self.started: list[Attempt] = []
         self.cancelled: list[AttemptKey] = []
+        self.taken_keys: list[AttemptKey] = []
         self.events: asyncio.Queue[list[AttemptEvent]] = asyncio.Queue()
 
     async def start(self, attempts: Sequence[Attempt]) -> None:
@@ -55,6 +56,9 @@ class FakeLauncher:
         yield [Found(self.found)]
         while True:
             yield await self.events.get()
+
+    def taken(self, keys: Sequence[AttemptKey]) -> None:
+        self.taken_keys.extend(keys)
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         self.cancelled.extend(keys)

@@ -139,6 +139,7 @@ class Scene:
                     self.told.append(event)
             while self.busy:
                 await asyncio.sleep(0.1)
+            self.launcher.taken([one.key for one in batch if isinstance(one, Finished | Broke)])
 
     async def stop(self) -> None:
         """Nothing of it happens any more, as after SIGKILL."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from whimbrel.spec import Interface, Resources, TaskSpec
 
-from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey
+from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Finished
 from data_plane_agent.pod_api import ApiDown, ApiError, Page, Taken
 from data_plane_agent.pod_clock import Clock
 from data_plane_agent.pod_codec import pod_name
@@ -269,6 +269,7 @@ class World:
         self.launcher: PodLauncher
         self.batches: AsyncIterator[Sequence[AttemptEvent]]
         self.told: list[AttemptEvent] = []
+        self.ended: list[AttemptKey] = []
 
     async def open(self) -> None:
         self.launcher = PodLauncher(
@@ -286,6 +287,7 @@ class World:
         """As after a SIGKILL: nothing but the disk and the cluster is left."""
         await self.launcher.close(kill=False)
         self.told.clear()
+        self.ended.clear()
         await self.open()
 
     async def start(self, *attempts: Attempt) -> str:
@@ -296,9 +298,12 @@ class World:
         return names[0]
 
     async def hear(self) -> AttemptEvent:
+        """What was heard before is on disk by then."""
         while not self.told:
+            self.launcher.taken(self.ended)
             async with asyncio.timeout(DEADLINE):
                 self.told += await anext(self.batches)
+            self.ended = [one.key for one in self.told if isinstance(one, Finished | Broke)]
         return self.told.pop(0)
 
     async def until(self, true: Any) -> None:

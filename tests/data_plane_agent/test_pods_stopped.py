@@ -194,6 +194,26 @@ async def test_an_end_that_was_not_taken_is_told_again(w: World) -> None:
     assert await w.hear() == Found({KEY: "digest of n"})
 
 
+async def test_an_end_that_is_not_on_disk_is_told_again(w: World) -> None:
+    """Whoever asks for the next batch has this one in memory only. Until it is taken nobody sweeps
+    its pod; one that is cancelled is forgotten."""
+    name = await w.start(attempt())
+    w.api.end(name, done())
+    assert isinstance(await w.hear(), Started)
+    assert isinstance(await w.hear(), Finished)
+    waiting = asyncio.ensure_future(anext(w.batches))  # pyright: ignore[reportArgumentType]
+    w.now += 10_000
+    await asyncio.sleep(0.1)
+    assert name in w.api.pods
+    waiting.cancel()
+    await w.restart()
+    assert await w.hear() == Found({KEY: "digest of n"})
+    assert isinstance(await w.hear(), Started)
+    assert isinstance(await w.hear(), Finished)
+    await w.launcher.cancel([KEY])
+    await w.until(lambda: not w.api.pods)
+
+
 async def test_killed_between_create_and_record_the_pod_is_adopted(w: World) -> None:
     name = await w.start(attempt())
     await w.restart()
