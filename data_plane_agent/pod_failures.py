@@ -124,6 +124,8 @@ def _by_status(sight: Sight) -> Failure | None:
     reason, text = sight.reason, sight.message
     if reason == "Evicted":
         return _evicted(sight) or _system("evicted", f"its node ran short: {text}")
+    if reason == "DeadlineExceeded" and not sight.started_ns:
+        return _system("not_started", f"node {sight.host} did not start it before its deadline")
     if reason == "DeadlineExceeded":
         return _user("timeout", "it took longer than its time limit")
     if reason in ("NodeShutdown", "Shutdown", "Terminated"):
@@ -139,12 +141,13 @@ def _by_container(sight: Sight) -> Failure | None:
     end = sight.ended
     if end is None:
         return None
+    if end.reason == "OOMKilled" and not sight.memory_limit:
+        return _system("evicted", f"node {sight.host} ran out of memory")
     if end.reason == "OOMKilled":
-        limit = f" of {sight.memory_limit / 2**20:.0f} MiB" if sight.memory_limit else ""
         return _user(
             "oom",
-            f"it needed more memory than its limit{limit}: ask for more with "
-            "limits=Resources(mem=...) or hold less at a time",
+            f"it needed more memory than its limit of {sight.memory_limit / 2**20:.0f} MiB: ask "
+            "for more with limits=Resources(mem=...) or hold less at a time",
         )
     if end.reason in _START_FAILS or end.exit_code in (126, 127, 128):
         return _config("image", f"its image can't run whimbrel: {end.reason} {end.message}".strip())

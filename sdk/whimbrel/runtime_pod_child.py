@@ -104,9 +104,16 @@ def _enter(desk: Desk, output: int) -> None:
     for text in (sys.stdout, sys.stderr):
         if isinstance(text, TextIOWrapper):
             text.reconfigure(line_buffering=True)
-    with suppress(OSError):  # the kernel takes the task before the supervisor, who can tell of it
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    go_first()
     if not os.access(os.environ.get("HOME") or "/", os.W_OK):  # caches of libraries go there
         os.environ["HOME"] = str(desk.folder)
     sys.path.insert(0, str(desk.bundle))
     sys.dont_write_bytecode = True
+
+
+def go_first() -> None:
+    """The kernel takes the task before process 1, who can tell of it; and before no other pod: one
+    that keeps to its request must not pay for a neighbour's excess."""
+    adjustment = Path("/proc/self/oom_score_adj")
+    with suppress(OSError, ValueError):
+        adjustment.write_text(str(min(1000, int(adjustment.read_text()) + 1)))

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from whimbrel.runtime_frames import Decoder, Message, encode
 from whimbrel.runtime_order import PAGE_SECONDS, Page, Pages, SignedStore, Slot
-from whimbrel.runtime_pod_child import Desk
+from whimbrel.runtime_pod_child import Desk, go_first
 from whimbrel.runtime_pod_http import Http
 from whimbrel.runtime_store import plain
 from whimbrel.spec import Artifact
@@ -164,8 +164,7 @@ def _enter(room: Room, keep: int) -> None:
     for text in (sys.stdout, sys.stderr):
         if isinstance(text, TextIOWrapper):
             text.reconfigure(line_buffering=True)
-    with suppress(OSError):  # the kernel takes the task before process 1, who can tell of it
-        Path("/proc/self/oom_score_adj").write_text("1000")
+    go_first()
     if not os.access(os.environ.get("HOME") or "/", os.W_OK):  # caches of libraries go there
         os.environ["HOME"] = str(room.desk.folder)
     if (bundle := str(room.desk.bundle)) not in sys.path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whimbrel.spec import Artifact, Owner
+from whimbrel.spec import Artifact, Owner, Resources
 
 from data_plane_agent.launcher import Broke, Finished, Saved, Started
 from data_plane_agent.pod_api import ApiDown
@@ -91,8 +91,12 @@ async def test_a_pod_that_says_nothing(tmp_path: Path) -> None:
 @virtual
 async def test_too_much_memory(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        here.cluster.ends(await here.runs(attempt()), code=137, reason="OOMKilled")
+        one, other = attempt(limits=Resources(mem_bytes=2**20)), attempt(node="unlimited")
+        here.cluster.ends(await here.runs(one), code=137, reason="OOMKilled")
         assert owner(await here.told_of(Broke)) == (Owner.USER, "oom")
+        here.told.clear()
+        here.cluster.ends(await here.runs(other), code=137, reason="OOMKilled")
+        assert owner(await here.told_of(Broke)) == (Owner.SYSTEM, "evicted")  # its node had none
 
 
 # -- checkpoints ----------------------------------------------------------------------------------

@@ -37,8 +37,11 @@ def seen(**more: Any) -> Sight:
     return found
 
 
-def exited(code: int, reason: str = "Error", message: str = "", **more: Any) -> dict[str, Any]:
-    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+def exited(
+    code: int, reason: str = "Error", message: str = "", started: str = "", **more: Any
+) -> dict[str, Any]:
+    end = {"exitCode": code, "reason": reason, "message": message, "startedAt": started}
+    state = {"terminated": end}
     return {"phase": "Failed", "containerStatuses": [{"name": "task", "state": state}], **more}
 
 
@@ -52,6 +55,8 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"phase": "Pending", "containerStatuses": [{"name": "task", "state": state}]}
 
 
+START = "2026-01-01T00:00:00Z"
+STARTED = {"containerStatuses": [{"name": "task", "state": {"running": {"startedAt": START}}}]}
 OOM = {"containerStatuses": exited(137, "OOMKilled")["containerStatuses"]}
 DISK = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi."
 EMPTY_DIR = 'Usage of EmptyDir volume "tmp" exceeds the limit "1Gi".'
@@ -63,7 +68,7 @@ SHUTDOWN = "Pod was terminated in response to imminent node shutdown."
     ("status", "owner", "kind"),
     [
         (exited(1), "user", "exited"),
-        (exited(137, "OOMKilled"), "user", "oom"),
+        (exited(137, "OOMKilled"), "system", "evicted"),
         (exited(137), "system", "worker_lost"),
         (exited(143), "system", "worker_lost"),
         (exited(137, deleting=True), "system", "pod_lost"),
@@ -83,7 +88,9 @@ SHUTDOWN = "Pod was terminated in response to imminent node shutdown."
          "shutdown"),
         ({"phase": "Failed", "reason": "Evicted", "message": EMPTY_DIR}, "user", "disk"),
         ({"phase": "Failed", "reason": "Evicted", "message": PRESSURE}, "system", "evicted"),
-        ({"phase": "Failed", "reason": "DeadlineExceeded"}, "user", "timeout"),
+        ({"phase": "Failed", "reason": "DeadlineExceeded"}, "system", "not_started"),
+        (STARTED | {"phase": "Failed", "reason": "DeadlineExceeded"}, "user", "timeout"),
+        (exited(137, started=START) | {"reason": "DeadlineExceeded"}, "user", "timeout"),
         ({"phase": "Failed", "reason": "NodeShutdown"}, "system", "shutdown"),
         ({"phase": "Failed", "reason": "NodeLost"}, "system", "node_lost"),
         ({"phase": "Failed", "reason": "OutOfcpu"}, "system", "evicted"),

@@ -307,6 +307,16 @@ def test_a_child_that_is_killed(pod: Pod, number: int, owner: str, kind: str) ->
     assert (status, answer["owner"], answer["kind"]) == (1, owner, kind)
 
 
+@pytest.mark.parametrize(("own", "expected"), [(600, 601), (1000, 1000)])
+def test_the_kernel_takes_the_task_first_but_not_before_other_pods(own: int, expected: int) -> None:
+    code = (
+        "from pathlib import Path; from whimbrel.runtime_pod_child import go_first\n"
+        "score = Path('/proc/self/oom_score_adj')\n"
+        f"score.write_text('{own}'); go_first(); print(score.read_text())"
+    )
+    assert int(subprocess.check_output([sys.executable, "-c", code])) == expected
+
+
 def test_a_flood_of_output(pod: Pod) -> None:
     status, answer, output = pod.run("flood", n=20_000)
     assert (status, answer["t"]) == (0, "done")
