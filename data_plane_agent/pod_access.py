@@ -1,31 +1,26 @@
 """What the agent must be allowed to do in its cluster, asked before it takes any work.
 
-Called by `pods.py` when it opens; asks `pod_api.py`; answers which optional features it may have,
-or raises Refused with the missing rules as YAML. `infra/kubernetes/agent` grants just these.
+Called by `pods.py` when it opens; asks `pod_api.py`; raises Refused with the missing rules as YAML.
+`infra/kubernetes/agent` grants just these.
 """
 
 import asyncio
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import yaml
 from whimbrel.errors import Refused
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Verbs on a core resource. `without` is what the agent leaves out when it lacks them, "" =
-    it can't do without."""
+    """Verbs on a core resource, which the agent can't do without."""
 
     resource: str
     verbs: tuple[str, ...]
     subresource: str = ""
     namespaced: bool = True
-    without: str = ""
 
     @property
     def target(self) -> str:
@@ -35,18 +30,8 @@ class Right:
 RIGHTS = (
     Right("pods", ("create", "get", "list", "watch", "delete")),
     Right("pods", ("get",), subresource="log"),
-    Right("events", ("list",), without="failures are told without the cluster's events"),
-    Right("resourcequotas", ("list",), without="capacity is told without the namespace's quota"),
     Right("nodes", ("get", "list", "watch"), namespaced=False),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Optional features that are allowed."""
-
-    events: bool = True
-    quotas: bool = True
 
 
 class Asked(Protocol):
@@ -60,7 +45,7 @@ class Asked(Protocol):
     async def whoami(self) -> str: ...
 
 
-async def check(api: Asked) -> Access:
+async def check(api: Asked) -> None:
     """Raises Refused, or ApiDown when the API server can't be asked."""
     asked = [(right, verb) for right in RIGHTS for verb in right.verbs]
     answers = await asyncio.gather(
@@ -73,17 +58,12 @@ async def check(api: Asked) -> Access:
     for (right, verb), allowed in zip(asked, answers, strict=True):
         if not allowed:
             lacking.setdefault(right, []).append(verb)
-    missing = [_only(right, verbs) for right, verbs in lacking.items()]
-    if fatal := [right for right in missing if not right.without]:
+    if missing := [replace(right, verbs=tuple(verbs)) for right, verbs in lacking.items()]:
         who = await api.whoami()
         raise Refused(
-            f"{who or 'the agent'} may not {_listed(fatal)} (namespace {api.namespace})",
-            remedy=_remedy(fatal, namespace=api.namespace, who=who),
+            f"{who or 'the agent'} may not {_listed(missing)} (namespace {api.namespace})",
+            remedy=_remedy(missing, namespace=api.namespace, who=who),
         )
-    for right in missing:
-        log.warning("the agent may not %s: %s", _listed([right]), right.without)
-    names = {right.resource for right in missing}
-    return Access(events="events" not in names, quotas="resourcequotas" not in names)
 
 
 def rules(rights: Sequence[Right]) -> list[dict[str, list[str]]]:
@@ -92,12 +72,6 @@ def rules(rights: Sequence[Right]) -> list[dict[str, list[str]]]:
         {"apiGroups": [""], "resources": [right.target], "verbs": list(right.verbs)}
         for right in rights
     ]
-
-
-def _only(right: Right, verbs: Sequence[str]) -> Right:
-    return Right(
-        right.resource, tuple(verbs), right.subresource, right.namespaced, without=right.without
-    )
 
 
 def _listed(rights: Sequence[Right]) -> str:

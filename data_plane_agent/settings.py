@@ -209,7 +209,7 @@ class Settings(BaseSettings):
     # -- compute = kubernetes: the region's store -------------------------------------------------
 
     store_endpoint: str = Field("", description="URL of the S3 service; empty = AWS")
-    store_key: str = Field("", description="access key of the store; empty = the environment's")
+    store_key: str = Field("", description="access key of the store, one that lasts")
     store_secret: SecretStr = Field(SecretStr(""), description="secret of the access key")
     store_region: str = Field("us-east-1", description="the S3 service's own name of the region")
     peers: dict[str, PeerStore] = Field(

@@ -1,6 +1,5 @@
 """The agent's rights, and that the manifests grant just these."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pytest
 import yaml
 from whimbrel.errors import Refused
 
-from data_plane_agent.pod_access import RIGHTS, Access, check, rules
+from data_plane_agent.pod_access import RIGHTS, check, rules
 from data_plane_agent.settings import PREFIX, Settings
 
 pytestmark = pytest.mark.anyio
@@ -41,10 +40,10 @@ def documents(text: str) -> list[dict[str, Any]]:
 
 
 async def test_who_may_everything_is_let_in() -> None:
-    assert await check(Api()) == Access(events=True, quotas=True)
+    await check(Api())
 
 
-@pytest.mark.parametrize("right", [r for r in RIGHTS if not r.without], ids=lambda r: r.target)
+@pytest.mark.parametrize("right", RIGHTS, ids=lambda r: r.target)
 async def test_each_verb_is_needed(right: Any) -> None:
     for verb in right.verbs:
         with pytest.raises(Refused, match=f"may not {verb} {right.target} "):
@@ -52,7 +51,7 @@ async def test_each_verb_is_needed(right: Any) -> None:
 
 
 async def test_a_refusal_prints_what_is_missing_and_how_to_see_it() -> None:
-    api = Api(denied=("get pods/log", "delete pods", "watch nodes", "list events"))
+    api = Api(denied=("get pods/log", "delete pods", "watch nodes"))
     with pytest.raises(Refused) as caught:
         await check(api)
     text = str(caught.value)
@@ -90,16 +89,6 @@ async def test_a_person_is_bound_as_a_user() -> None:
         await check(Api(denied=("create pods",), who="anna"))
     with pytest.raises(Refused, match=r"^the agent may not create pods"):
         await check(Api(denied=("create pods",), who=""))
-
-
-async def test_without_optional_rights_features_are_off(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        access = await check(Api(denied=("list events", "list resourcequotas")))
-    assert access == Access(events=False, quotas=False)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "the agent may not list events",
-        "the agent may not list resourcequotas",
-    ]
 
 
 # -- the manifests --------------------------------------------------------------------------------
