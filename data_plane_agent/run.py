@@ -227,7 +227,7 @@ class Run:
             )
         self._remember(key.node, failure, host)
         saved = self._saved(key.node, key.attempt)
-        decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure))
+        decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure, saved))
         again = any(isinstance(one, dag.Start) and one.node == key.node for one in decisions)
         status = m.AttemptFailed(
             key.node,

@@ -21,11 +21,12 @@ from whimbrel.spec import (
 )
 from whimbrel.spec import digest as spec_digest
 
+from data_plane_agent import dag
 from data_plane_agent import messages as m
 from data_plane_agent.engine import Engine
 from data_plane_agent.fence import SessionOver, State, Welcomed
 from data_plane_agent.guard import Guard
-from data_plane_agent.launcher import Attempt, AttemptKey, Broke, Finished
+from data_plane_agent.launcher import Attempt, AttemptKey, Broke, Finished, Saved
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs
@@ -459,6 +460,27 @@ async def test_failures_are_told_with_what_follows(tmp_path: Path) -> None:
         assert (end.failure.node, end.failure.message) == ("a", "ValueError: no")
         said = [one for one in ledger.rows[X]["log"] if isinstance(one, m.AttemptFailed)]
         assert [(one.attempt, one.will_retry) for one in said] == [(1, True), (2, False)]
+
+
+async def test_graceful_moves_do_not_use_up_the_budget(tmp_path: Path) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"a": []}))
+    asked = Failure(Owner.SYSTEM, "interrupted", "asked to move")
+    moves = dag.SYSTEM_TRIES + 2
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        for attempt in range(1, moves + 1):
+            await until(lambda count=attempt: len(it.launcher.started) == count)
+            key = AttemptKey(X, "a", attempt, 1)
+            artifact = Artifact(f"file:///{attempt}", "00", 1, "r")
+            it.launcher.events.put_nowait([Saved(key, artifact, attempt), Broke(key, asked, 1, 2)])
+        await until(lambda: len(it.launcher.started) == moves + 1)
+        last = it.launcher.started[-1]
+        assert last.checkpoint is not None
+        assert last.checkpoint.uri == f"file:///{moves}"
+        it.launcher.events.put_nowait([finished(last.key, {"o0": 1}, last.input_digest)])
+        assert isinstance(await it.end(), m.Succeeded)
 
 
 async def test_an_unreadable_input_stops_the_run_and_says_so(tmp_path: Path) -> None:
