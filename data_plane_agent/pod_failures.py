@@ -51,15 +51,13 @@ class Circumstances:
     it is; `stuck_seconds` since it was first seen waiting for its present reason;
     `unstarted_seconds` since a node has it without starting it, 0 = it started or has no node;
     `image_said` is the newest error of a pull, which the kubelet does not repeat while it backs
-    off. `exclusive`:
-    two attempts must never run at once, so a node that is not heard proves nothing."""
+    off."""
 
     gone: bool = False
     node_silent_seconds: float = 0.0
     stuck_seconds: float = 0.0
     unstarted_seconds: float = 0.0
     image_said: str = ""
-    exclusive: bool = False
 
 
 def ended(sight: Sight, about: Circumstances) -> Failure:
@@ -76,7 +74,7 @@ def given_up(sight: Sight, about: Circumstances, settings: PodSettings) -> Failu
     """Of a pod that is there and will not end by itself; None = wait on."""
     if sight.over:
         return None
-    silent = 0.0 if about.exclusive else about.node_silent_seconds
+    silent = about.node_silent_seconds
     if silent and (sight.deleting_ns or silent > settings.lost_seconds):
         return _system("node_lost", f"node {sight.host} is not heard any more")
     said = f"{sight.waiting}: {sight.waiting_message}".strip(": ")

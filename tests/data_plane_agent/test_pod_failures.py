@@ -154,8 +154,6 @@ def test_a_silent_node(silent: float, deleting: bool, lost: bool) -> None:
     sees = seen(deleting=deleting)
     about = Circumstances(node_silent_seconds=silent)
     assert (given_up(sees, about, SETTINGS) is not None) is lost
-    never = Circumstances(node_silent_seconds=silent, exclusive=True)
-    assert given_up(sees, never, SETTINGS) is None
 
 
 def test_what_is_over_is_not_given_up() -> None:

@@ -118,7 +118,6 @@ LOST, IMAGE, START = SETTINGS.lost_seconds, SETTINGS.image_seconds, SETTINGS.sta
         (RUNS, Circumstances(), None),
         (RUNS, Circumstances(node_silent_seconds=LOST), None),
         (RUNS, Circumstances(node_silent_seconds=LOST + 1), "node_lost"),
-        (RUNS, Circumstances(node_silent_seconds=1e6, exclusive=True), None),
         (RUNS | {"deleting": True}, Circumstances(node_silent_seconds=0.1), "node_lost"),
         (RUNS | {"deleting": True}, Circumstances(), None),
         (waiting("ContainerCreating"), Circumstances(stuck_seconds=1e6), None),
