@@ -5,7 +5,6 @@ Used by `pods.py` once a pod is over, gone or given up; reads the store through 
 """
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import replace
 
@@ -30,7 +29,12 @@ ANSWER_SECONDS = 60.0
 """For an answer in a store that is away. Shorter computes again what was done, longer holds up a
 retry."""
 RESCUE_SECONDS = 10.0
-"""For the last checkpoint, and for the log, of a pod that did not answer."""
+"""For the last checkpoint, and for reading and storing the log, of a pod that did not answer."""
+RESCUES_AT_ONCE = 2
+"""Logs. More when a machine with many pods dies: more room on the disk and in memory; fewer: logs
+are lost."""
+RESCUES_SECONDS = 60.0
+"""For a log's turn. Shorter loses more logs, longer holds up retries."""
 
 
 class Ends:
@@ -46,6 +50,7 @@ class Ends:
         self._mailbox = mailbox
         self._logs = logs
         self._clock = clock
+        self._gate = asyncio.Semaphore(RESCUES_AT_ONCE)
 
     async def of(
         self, held: Held, about: Circumstances, failure: Failure | None
@@ -88,12 +93,19 @@ class Ends:
         """Of a pod that did not store its log: what the API server, or who followed it, has."""
         if sender is None:
             return None
-        data = b""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RESCUE_SECONDS):
-                data = await self._logs.whole(held.name)
-        data = data or self._logs.followed(held.name)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(RESCUE_SECONDS):
-                return await self._orders.save_log(sender, data)
+        try:
+            async with asyncio.timeout(RESCUES_SECONDS):
+                await self._gate.acquire()
+        except TimeoutError:
+            log.warning("the log of %s is not stored: too many pods ended at once", held.name)
+            return None
+        try:
+            async with self._logs.whole(held.name, seconds=RESCUE_SECONDS) as path:
+                if path is not None:
+                    async with asyncio.timeout(RESCUE_SECONDS):
+                        return await self._orders.save_log(sender, path)
+        except (OSError, TimeoutError) as error:
+            log.warning("the log of %s is not stored: %r", held.name, error)
+        finally:
+            self._gate.release()
         return None

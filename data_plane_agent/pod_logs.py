@@ -7,6 +7,8 @@ shows it.
 
 import asyncio
 import contextlib
+import shutil
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,20 +71,24 @@ class PodLogs:
             self.close(pod)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def whole(self, pod: str) -> bytes:
-        """All of it, as far as the API server still has it; empty when it does not."""
-        data = bytearray()
+    @contextlib.asynccontextmanager
+    async def whole(self, pod: str, *, seconds: float) -> AsyncGenerator[Path | None]:
+        """A file, for as long as it is looked at, with what the API server still has of it, or what
+        readers have seen of it, if that is more. None: nothing."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{pod}.whole"
         try:
-            async for chunk in self._api.log(pod, follow=False, limit_bytes=MOST_BYTES):
-                data += chunk
-        except ApiError:
-            return bytes(data)
-        return bytes(data)
-
-    def followed(self, pod: str) -> bytes:
-        """What readers have seen of it."""
-        tap = self._taps.get(pod)
-        return b"" if tap is None else _part(tap.path, 0, MOST_BYTES)
+            size = 0
+            with contextlib.suppress(ApiError, TimeoutError), path.open("wb") as file:
+                async with asyncio.timeout(seconds):
+                    async for chunk in self._api.log(pod, follow=False, limit_bytes=MOST_BYTES):
+                        size += file.write(chunk)
+            tap = self._taps.get(pod)
+            if tap is not None and tap.path.stat().st_size > size:
+                size = await asyncio.to_thread(_copy, tap.path, path)
+            yield path if size else None
+        finally:
+            path.unlink(missing_ok=True)
 
     def _open(self, pod: str) -> Tap:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +112,11 @@ class PodLogs:
                     tap.some.set()
                 return
             await self._clock.sleep(1.0)
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Its own copy: somebody may still write to `source`."""
+    return shutil.copyfile(source, target).stat().st_size
 
 
 def _part(path: Path, offset: int, limit: int) -> bytes:

@@ -163,7 +163,7 @@ class Orders:
         """Whether the sender may say that it wrote this."""
         return artifact.uri.startswith(address(self._blobs.root, sender.folder) + "/")
 
-    async def save_log(self, sender: Sender, data: bytes) -> Artifact | None:
+    async def save_log(self, sender: Sender, data: bytes | Path) -> Artifact | None:
         """The log of a pod that did not store it itself. None when the store takes nothing."""
         if not data:
             return None

@@ -5,11 +5,12 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, cast
 
+from data_plane_agent.launcher import Broke
 from data_plane_agent.pod_api import ApiDown, Missing, PodApi
 from data_plane_agent.pod_clock import Clock
 from data_plane_agent.pod_logs import AGAIN_SECONDS, IDLE_SECONDS, PodLogs
 from tests.data_plane_agent.pod_scene import attempt, scene
-from tests.data_plane_agent.virtual_time import virtual
+from tests.data_plane_agent.virtual_time import until, virtual
 
 
 class Stream:
@@ -111,9 +112,23 @@ async def test_a_silent_log_keeps_no_reader(tmp_path: Path) -> None:
 @virtual
 async def test_a_whole_log(tmp_path: Path) -> None:
     taps = logs(tmp_path, Stream(([b"a", b"b"], ENDS)))
-    assert await taps.whole("p") == b"ab"
+    async with taps.whole("p", seconds=9) as path:
+        assert path is not None
+        assert path.read_bytes() == b"ab"
+    assert not path.exists()
     gone = logs(tmp_path, Stream(([], Missing("no such pod", status=404))))
-    assert await gone.whole("p") == b""
+    async with gone.whole("p", seconds=9) as path:
+        assert path is None
+
+
+@virtual
+async def test_what_a_reader_saw_of_a_log_that_is_gone(tmp_path: Path) -> None:
+    taps = logs(tmp_path, Stream(([b"ab"], None), ([b"a"], None)))
+    assert await taps.read("p", offset=0, limit=9) == b"ab"
+    async with taps.whole("p", seconds=9) as path:  # the API server says a part and hangs
+        assert path is not None
+        assert path.read_bytes() == b"ab"
+    await taps.end()
 
 
 @virtual
@@ -134,3 +149,33 @@ async def test_what_the_seam_answers(tmp_path: Path) -> None:
         assert await read("stderr") == (b"", True)  # a pod has one stream
         await here.launcher.cancel([one.key])
         assert await read() == (b"", True)
+
+
+@virtual
+async def test_logs_of_many_pods_that_end_at_once(tmp_path: Path) -> None:
+    """Are stored one after another: the agent holds a few of them, never all."""
+    async with scene(tmp_path) as here:
+        tries = [attempt(number) for number in range(1, 9)]
+        await here.runs(*tries)
+        await until(lambda: len(here.cluster.pods) == 8)
+        log, open_now, most = here.cluster.log, 0, 0
+
+        async def slow(name: str, **how: Any) -> AsyncGenerator[bytes]:
+            nonlocal open_now, most
+            open_now += 1
+            most = max(most, open_now)
+            try:
+                await asyncio.sleep(1)
+                async for chunk in log(name, **how):
+                    yield chunk
+            finally:
+                open_now -= 1
+
+        here.cluster.log = slow
+        for name in list(here.cluster.pods):
+            here.cluster.logs[name] = b"last words"
+            here.cluster.ends(name, code=3)
+        await until(lambda: len(here.ends) == 8)
+        assert most == 2
+        assert all(isinstance(end, Broke) and end.logs.stdout for end in here.ends)
+        assert not list((tmp_path / "logs").glob("*.whole"))
