@@ -49,6 +49,14 @@ class Denied(ApiError):
     """403: no permission, admission, or quota."""
 
     @property
+    def passing(self) -> bool:
+        """The pod is not what is refused: quota, a role that a roll-out took away, a namespace that
+        is made anew. A webhook's words are its own, whatever they are."""
+        said = self.message
+        mine = any(words in said for words in ("cannot create resource", "is being terminated"))
+        return self.over_quota or (mine and "admission webhook" not in said)
+
+    @property
     def over_quota(self) -> bool:
         """It may fit later. "status unknown": the quota is so new that nobody has counted yet."""
         return "exceeded quota" in self.message or "status unknown for quota" in self.message

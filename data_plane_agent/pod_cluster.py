@@ -5,10 +5,11 @@ the router places by.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from whimbrel.spec import Resources
 
-from data_plane_agent import pod_capacity
+from data_plane_agent import pod_access, pod_capacity
 from data_plane_agent.launcher import Offer
 from data_plane_agent.pod_api import ApiError, PodApi
 from data_plane_agent.pod_capacity import NodeSight
@@ -28,6 +29,10 @@ them away from a cluster that has it again."""
 SETTLE_SECONDS = 2.0
 """From an API server's recovery until what is known of the cluster is believed. Shorter may judge
 by what was true before, longer tells of a lost node later."""
+
+RIGHTS_SECONDS = 5.0
+"""Between two tries to ask an ill API server for the agent's rights. Shorter presses it, longer
+tells later what is missing."""
 
 
 class Cluster:
@@ -50,6 +55,14 @@ class Cluster:
         self._why = ""
         self._ill_since: float | None = None
         self._ill_at = -SETTLE_SECONDS
+
+    async def check_rights(self) -> None:
+        """As soon as the API server answers. Raises Refused."""
+        while True:
+            with suppress(ApiError):
+                await pod_access.check(self._api)
+                return
+            await self._clock.sleep(RIGHTS_SECONDS)
 
     async def pulse_forever(self) -> None:
         while True:

@@ -85,7 +85,7 @@ class Maker:
             except WhimbrelError as error:
                 raise NotMade(Failure(Owner.CONFIG, "bundle", error.message)) from error
             except Denied as error:
-                if not error.over_quota:
+                if not error.passing:
                     raise NotMade(Failure(Owner.CONFIG, "admission", error.message)) from error
                 held.obstacle = error.message
             except Invalid as error:

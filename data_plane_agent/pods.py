@@ -108,6 +108,7 @@ class PodLauncher:
             await pod_access.check(self._api)
         except ApiError as error:
             log.warning("the API server does not answer yet: %s", error.message)
+            self._loops.add(self._spawn(self._cluster.check_rights(), "rights"))
         for work, name in (
             (self._pods.run(), "pods"),
             (self._cluster.reflector.run(), "nodes"),
@@ -151,7 +152,7 @@ class PodLauncher:
             await self._news.wait()
             self._news.clear()
             if self._broken is not None:
-                raise RuntimeError("the pod launcher is broken") from self._broken
+                raise self._broken
             told, self._events = self._events, []
             batch: list[AttemptEvent] = []
             for event, held in told:
@@ -391,7 +392,7 @@ class PodLauncher:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        log.error("%s failed: a bug", task.get_name(), exc_info=error)
+        log.error("%s failed", task.get_name(), exc_info=error)
         if task in self._loops:
             self._broken = error
             self._found_known.set()

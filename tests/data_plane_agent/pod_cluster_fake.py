@@ -32,7 +32,7 @@ class Lost(Exception):
 class FakeCluster:
     """`faults` are raised by the next creates (Lost: after it took effect); `down` by everything;
     `broken` by calls of that name. A watch replays after `lag`. `room` is how many pods the quota
-    allows."""
+    allows, `denied` a verb that the agent may not."""
 
     namespace = "whimbrel"
 
@@ -43,6 +43,7 @@ class FakeCluster:
         self.broken: dict[str, ApiError] = {}
         self.lag = 0.0
         self.room: int | None = None
+        self.denied = ""
         self.dead_hosts: set[str] = set()
         self.logs: dict[str, bytes] = {}
         self.calls: list[tuple[str, str]] = []
@@ -143,7 +144,8 @@ class FakeCluster:
     async def may(
         self, verb: str, resource: str, subresource: str = "", *, namespaced: bool = True
     ) -> bool:
-        return True
+        await self._called("may", resource)
+        return verb != self.denied
 
     async def whoami(self) -> str:
         return "agent"

@@ -126,11 +126,11 @@ class Scene:
 
     async def open(self, *, wait: bool = True) -> None:
         await self.launcher.open()
-        self._engine = asyncio.create_task(self._listen())
+        self._engine = asyncio.create_task(self.listen())
         if wait:
             await until(lambda: self.found is not None)
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
         async for batch in self.launcher.watch():
             for event in batch:
                 if isinstance(event, Found):

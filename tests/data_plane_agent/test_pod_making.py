@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whimbrel.errors import NotFound, Unreachable
+from whimbrel.errors import NotFound, Refused, Unreachable
 from whimbrel.spec import Artifact, Owner
 
-from data_plane_agent.launcher import Broke, Finished, Started, Unplaceable
+from data_plane_agent.launcher import Broke, Finished, Started
 from data_plane_agent.pod_api import ApiDown, ApiError, Denied, Invalid
 from data_plane_agent.pod_codec import manifest, pod_name
 from tests.data_plane_agent.pod_cluster_fake import QUOTA, Lost, Object
@@ -154,108 +154,15 @@ async def test_quota_and_then_room(tmp_path: Path) -> None:
         assert here.told == [started]
 
 
-@virtual
-async def test_no_room_for_too_long_is_told_once(tmp_path: Path) -> None:
-    """And the attempt still waits: that is for who placed it to end."""
-    async with scene(tmp_path, unschedulable_seconds=30) as here:
-        one = attempt()
-        here.cluster.room = 0
-        await here.launcher.start([one])
-        told = await here.told_of(Unplaceable)
-        assert told.key == one.key
-        assert "exceeded quota" in told.message
-        await asyncio.sleep(600)
-        assert here.told == [told]
-        here.cluster.room = 1
-        await until(lambda: here.cluster.pods)
-
-
-@virtual
-async def test_a_pod_that_no_node_takes_is_told_once(tmp_path: Path) -> None:
-    async with scene(tmp_path, unschedulable_seconds=30) as here:
-        name = await here.start(attempt())
-        await asyncio.sleep(25)
-        assert here.told == []
-        here.cluster.unplaced(name, "0/3 nodes are available: 3 Insufficient cpu.")
-        told = await here.told_of(Unplaceable)
-        assert "Insufficient cpu" in told.message
-        await asyncio.sleep(600)
-        assert here.told == [told]
-        here.cluster.set(name, host="a", conditions=[{"type": "PodScheduled", "status": "True"}])
-        await until(lambda: here.told == [told, Unplaceable(told.key, "")])
-        here.cluster.runs(name)
-        await here.told_of(Started)
-        await asyncio.sleep(600)
-        assert len(here.told) == 3
-
-
-@virtual
-@pytest.mark.parametrize(
-    ("condition", "text"),
-    [
-        ({}, "no scheduler took it"),
-        (
-            {"status": "False", "reason": "SchedulingGated", "message": "non-empty gates"},
-            "SchedulingGated: non-empty gates",
-        ),
-    ],
-)
-async def test_a_pod_that_no_scheduler_takes_is_told(
-    tmp_path: Path, condition: dict[str, str], text: str
-) -> None:
-    async with scene(tmp_path, unschedulable_seconds=30) as here:
-        here.cluster.room = 0
-        await here.launcher.start([attempt()])
-        await asyncio.sleep(25)
-        here.cluster.room = 1
-        await until(lambda: here.cluster.pods)
-        name = pod_name(attempt().key)
-        here.cluster.set(name, conditions=[{"type": "PodScheduled", **condition}])
-        await asyncio.sleep(29)
-        assert here.told == []  # it waits for a node only since it is there
-        assert (await here.told_of(Unplaceable, seconds=5)).message == text
-
-
-@virtual
-async def test_a_pod_that_is_placed_and_never_starts(tmp_path: Path) -> None:
-    """No time counts while nobody could tell that it has started."""
-    async with scene(tmp_path, start_seconds=100) as here:
-        name = await here.start(attempt())
-        await asyncio.sleep(90)
-        here.cluster.waits(name, "ContainerCreating")
-        await asyncio.sleep(90)
-        here.cluster.fail(ApiDown("connection refused"))
-        await asyncio.sleep(60)
-        here.cluster.fail(None)
-        await asyncio.sleep(95)
-        assert here.told == []
-        end = await here.told_of(Broke)
-        assert (end.failure.owner, end.failure.kind) == (Owner.SYSTEM, "not_started")
-        assert (end.host, end.failure.message[-17:]) == ("a", "ContainerCreating")
-        await until(lambda: not here.cluster.pods)
-
-
-@virtual
-async def test_what_an_old_picture_shows_is_not_told(tmp_path: Path) -> None:
-    """The API server goes away while the pod has no node; meanwhile it gets one."""
-    async with scene(tmp_path, unschedulable_seconds=30) as here:
-        name = await here.start(attempt())
-        here.cluster.unplaced(name, "0/3 nodes are available: 3 Insufficient cpu.")
-        await asyncio.sleep(10)
-        here.cluster.fail(ApiDown("connection refused"))
-        await asyncio.sleep(120)
-        here.cluster.runs(name)
-        await asyncio.sleep(120)
-        here.cluster.fail(None)
-        await here.told_of(Started)
-        await asyncio.sleep(60)
-        assert here.all(Unplaceable) == []
-
-
 @pytest.mark.parametrize(
     ("error", "owner", "kind"),
     [
         (Denied("admission webhook refused the image", status=403), Owner.CONFIG, "admission"),
+        (
+            Denied('admission webhook "w" denied the request: it is being terminated', status=403),
+            Owner.CONFIG,
+            "admission",
+        ),
         (Invalid("spec.containers[0].env[0].name: Invalid value"), Owner.CONFIG, "pod_config"),
     ],
 )
@@ -376,6 +283,22 @@ async def test_an_api_server_that_is_away_at_first(tmp_path: Path) -> None:
     await here.told_of(Started)
     await until(lambda: not here.launcher.capacity().ill, seconds=15)
     await here.stop()
+
+
+@virtual
+async def test_rights_that_could_not_be_asked_for_are_asked_for_later(tmp_path: Path) -> None:
+    here = Scene(tmp_path, SETTINGS)
+    here.cluster.fail(ApiDown("connection refused"))
+    here.cluster.denied = "create"
+    await here.launcher.open()
+    engine = asyncio.create_task(here.listen())
+    await asyncio.sleep(30)
+    assert not engine.done()
+    here.cluster.fail(None)
+    await until(engine.done, seconds=10)
+    assert isinstance(error := engine.exception(), Refused)
+    assert "may not create pods" in error.message
+    await here.launcher.close(kill=False)
 
 
 def test_the_quota_s_words() -> None:
