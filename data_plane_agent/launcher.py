@@ -83,8 +83,8 @@ class Finished:
 class Broke:
     """The attempt ended without a result. `failure.owner` decides whose budget pays.
 
-    kinds (user): raised, exited, import, oom, disk, timeout; (system): worker_lost, node_lost,
-    evicted, preempted, shutdown, pod_lost, not_started, image_pull, unreadable_input,
+    kinds (user): raised, exited, import, oom, disk, timeout, bad_answer; (system): worker_lost,
+    node_lost, evicted, preempted, shutdown, pod_lost, not_started, image_pull, unreadable_input,
     store_full; (config): image, pod_config, admission."""
 
     key: AttemptKey

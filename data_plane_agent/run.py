@@ -145,8 +145,8 @@ class Run:
                 trial.no_room = message
             case Saved(key, artifact, at_ns):
                 saved = m.Checkpointed(key.node, key.attempt, artifact, at_ns)
+                self._say(saved, work)  # first: whether it can be told at all
                 self._checkpoints[key.node] = saved
-                self._say(saved, work)
             case Finished():
                 self._finished(self._state, trial, event, document, work)
             case Broke():
