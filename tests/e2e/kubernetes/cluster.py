@@ -209,6 +209,9 @@ class Cluster(Faults):
             "allow-privileged": "true",
             "endpoint-reconciler-type": "none",
             "kubelet-preferred-address-types": "InternalIP",
+            # A tenth of the defaults: a crowd meets 429 here, as it does on a busy cluster.
+            "max-requests-inflight": "40",
+            "max-mutating-requests-inflight": "20",
         })  # fmt: skip
         certificate = pki / "apiserver.crt"
         until("the API server's certificate is written",
