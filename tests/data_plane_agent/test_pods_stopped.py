@@ -248,7 +248,9 @@ async def test_a_pod_of_nobody_is_deleted_once_it_is_old(w: World) -> None:
     assert "w-stray" in w.api.pods
     old = {**stray, "metadata": {**stray["metadata"], "creationTimestamp": "2020-01-01T00:00:00Z"}}
     w.api.put("pods", old)
-    w.now += 61
+    seen = w.launcher._pods.items
+    await w.until(lambda: seen["w-stray"]["metadata"]["creationTimestamp"].startswith("2020"))
+    w.now += 61  # not before the watch has told: the sweep looks only this once
     await w.until(lambda: "w-stray" not in w.api.pods)
     assert name in w.api.pods
 
