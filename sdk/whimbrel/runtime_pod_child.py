@@ -22,6 +22,8 @@ from whimbrel.runtime_order import Order, Pages, SignedStore
 from whimbrel.runtime_store import plain
 from whimbrel.spec import Artifact
 
+_PR_SET_PDEATHSIG = 1
+
 _BUG = 70
 
 
@@ -92,6 +94,7 @@ def _attempt(order: Order, pages: Pages, desk: Desk, moving: Callable[[], bool])
 
 def _enter(desk: Desk, output: int) -> None:
     os.setsid()
+    end_with_parent()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -109,6 +112,11 @@ def _enter(desk: Desk, output: int) -> None:
         os.environ["HOME"] = str(desk.folder)
     sys.path.insert(0, str(desk.bundle))
     sys.dont_write_bytecode = True
+
+
+def end_with_parent() -> None:
+    """The kernel ends a task whose process 1 is gone: nobody would hear of it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def go_first() -> None:

@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from whimbrel.runtime_frames import Decoder, Message, encode
 from whimbrel.runtime_order import PAGE_SECONDS, Page, Pages, SignedStore, Slot
-from whimbrel.runtime_pod_child import Desk, go_first
+from whimbrel.runtime_pod_child import Desk, end_with_parent, go_first
 from whimbrel.runtime_pod_http import Http
 from whimbrel.runtime_store import plain
 from whimbrel.spec import Artifact
@@ -151,6 +151,7 @@ def _begin(room: Room, streams: Sequence[object]) -> None:
 
 def _enter(room: Room, keep: int) -> None:
     os.setsid()
+    end_with_parent()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -322,7 +322,7 @@ async def test_a_broken_loop_is_told(tmp_path: Path) -> None:
         raise ZeroDivisionError
 
     here.launcher._cluster.look = bug
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(ZeroDivisionError):
         await anext(batches)
     await here.launcher.close(kill=False)
 

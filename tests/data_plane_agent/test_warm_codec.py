@@ -11,7 +11,14 @@ from data_plane_agent.warm_codec import gone, sighted, warm_manifest, warm_selec
 from data_plane_agent.warm_pool import PoolKey
 
 POOL = PoolKey(
-    "b" * 64, "p", "d", (("COLOUR", "red"),), "", ("token",), Resources(cpu=0.5), Resources()
+    "b" * 64,
+    "p",
+    "d",
+    (("COLOUR", "red"),),
+    "",
+    ("token",),
+    Resources(cpu=0.5),
+    Resources(mem_bytes=2**28),
 )
 SETTINGS = PodSettings("alpha", "us-east", "whimbrel", "task:1", secrets={"token": "team/key"})
 

@@ -14,7 +14,8 @@ def settings(tmp_path: Path, **told: object) -> Settings:
     return Settings.model_validate(
         {
             "cluster": "a", "region": "a", "data_dir": tmp_path, "compute": "kubernetes",
-            "image": "task:1", "store": "s3://bucket", **told,
+            "image": "task:1", "store": "s3://bucket", "store_key": "key",
+            "store_secret": "secret", **told,
         }
     )  # fmt: skip
 

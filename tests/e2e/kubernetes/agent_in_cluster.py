@@ -154,9 +154,12 @@ class InCluster:
     def pid(self) -> int:
         """Of the container's first process, as this machine counts; asks no API server."""
         for node in self.cluster.nodes:
-            for file in sorted((node.folder / "containerd-state").glob("**/init.pid")):
-                pid = int(file.read_text())
+            # Not glob: folders of other containers go while it looks.
+            for folder, _, names in os.walk(node.folder / "containerd-state"):
+                if "init.pid" not in names:
+                    continue
                 try:
+                    pid = int(Path(folder, "init.pid").read_text())
                     command = Path(f"/proc/{pid}/cmdline").read_text()
                 except OSError:
                     continue
