@@ -1,9 +1,7 @@
 """The engine against a ledger that keeps its rules: once each, whatever goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,105 +14,18 @@ from whimbrel.spec import (
     Owner,
     Want,
     canonical,
-    input_digest,
     sha256,
 )
-from whimbrel.spec import digest as spec_digest
 
 from data_plane_agent import dag
 from data_plane_agent import messages as m
-from data_plane_agent.engine import Engine
-from data_plane_agent.fence import SessionOver, State, Welcomed
-from data_plane_agent.guard import Guard
+from data_plane_agent.fence import SessionOver, State
 from data_plane_agent.launcher import Attempt, AttemptKey, Broke, Finished, Saved
-from data_plane_agent.outbox import Outbox
-from data_plane_agent.spans import Spans
-from data_plane_agent.specs import Specs
+from tests.data_plane_agent.engine_under_test import X, agent, answer, forever, until
 from tests.data_plane_agent.graphs import chain, fan, graph
-from tests.fakes import Behaviour, FakeLauncher, FakeLedger, finished
+from tests.fakes import FakeLedger, finished
 
 pytestmark = pytest.mark.anyio
-
-X = "p/d/x"
-HOUR = 3600 * 1_000_000_000
-
-
-def answer(attempt: Attempt) -> Mapping[str, Any]:
-    return {"o0": attempt.input_digest[:8]}
-
-
-def forever(attempt: Attempt) -> None:
-    return None
-
-
-@dataclass
-class Agent:
-    engine: Engine
-    launcher: FakeLauncher
-    ledger: FakeLedger
-    guard: Guard
-    outbox: Outbox
-    objects: dict[str, bytes]
-    renewals: list[None]
-
-    async def get(self, uri: str) -> bytes:
-        return self.objects[uri]
-
-    def join(self, cluster_epoch: int = 1, *, resumed: bool = False) -> None:
-        self.guard.hear(Welcomed(0, HOUR, resumed))
-        self.engine.joined(cluster_epoch, resumed=resumed)
-
-    def assign(self, *executions: str, epoch: int = 1, want: Want = Want.RUN) -> None:
-        found = tuple(Assignment(one, epoch, "c", want) for one in executions)
-        self.engine.assigned(m.Changed(found))
-
-    async def end(self, execution: str = X) -> m.Event:
-        await until(lambda: self.ledger.rows[execution]["end"] is not None)
-        return self.ledger.rows[execution]["end"]
-
-    @property
-    def nodes_started(self) -> list[str]:
-        return [attempt.key.node for attempt in self.launcher.started]
-
-
-async def until(true: Any) -> None:
-    async with asyncio.timeout(20):
-        while not true():
-            await asyncio.sleep(0.001)
-
-
-@asynccontextmanager
-async def agent(
-    folder: Path,
-    ledger: FakeLedger,
-    behave: Behaviour = answer,
-    *,
-    found: Mapping[AttemptKey, str] | None = None,
-    max_executions: int = 100,
-) -> AsyncIterator[Agent]:
-    guard = Guard(clock=lambda: 1)
-    launcher = FakeLauncher(behave, found=found)
-    outbox = Outbox(folder / "outbox")
-    renewals: list[None] = []
-    it = Agent.__new__(Agent)  # the engine reads its objects from here
-    engine = Engine(
-        launcher=launcher,
-        ledger=ledger,
-        outbox=outbox,
-        store=it,
-        specs=Specs(folder / "specs", ledger),
-        guard=guard,
-        spans=Spans(),
-        max_executions=max_executions,
-        renew=lambda: renewals.append(None),
-    )
-    it.__init__(engine, launcher, ledger, guard, outbox, {}, renewals)
-    running = asyncio.create_task(engine.run())
-    try:
-        yield it
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_chain_arrives_and_is_forgotten(tmp_path: Path) -> None:
@@ -324,128 +235,6 @@ async def test_an_end_in_the_outbox_is_not_said_twice(tmp_path: Path) -> None:
         await it.end()
         await until(lambda: it.outbox.waiting == 0)
         assert it.nodes_started == []
-
-
-async def test_an_incomplete_end_begins_anew_from_what_is_live(tmp_path: Path) -> None:
-    ledger = FakeLedger()
-    ledger.launch(X, chain(2))
-    lost: list[str] = []
-
-    def behave(attempt: Attempt) -> Mapping[str, Any]:
-        if attempt.key.node == "n1" and not lost:
-            lost.append("n0")
-            ledger.rows[X]["nodes"].append("never")
-        return answer(attempt)
-
-    async with agent(tmp_path, ledger, behave) as it:
-        it.assign(X)
-        it.join()
-        await until(lambda: len(ledger.claims) >= 2)
-        ledger.rows[X]["nodes"].remove("never")
-        await it.end()
-        assert it.nodes_started == ["n0", "n1"]
-
-
-async def test_a_kept_output_wins_and_its_dependents_run_again(tmp_path: Path) -> None:
-    ledger = FakeLedger()
-    spec = chain(2)
-    ledger.launch(X, spec)
-    kept = canonical({"o0": "kept"})
-
-    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
-        if attempt.key.node == "n0":
-            ledger.rows[X]["outputs"]["n0"] = m.NodeOutput(
-                "n0", 1, Outputs(kept, sha256(kept)), attempt.input_digest, 1, 2
-            )
-            return {"o0": "ours"}
-        return answer(attempt) if attempt.inputs["before"] == ["kept"] else None
-
-    async with agent(tmp_path, ledger, behave) as it:
-        it.assign(X)
-        it.join()
-        end = await it.end()
-        assert isinstance(end, m.Succeeded)
-        assert it.nodes_started == ["n0", "n1", "n1"]
-        assert AttemptKey(X, "n1", 1, 1) in it.launcher.cancelled
-        assert it.launcher.started[2].key.attempt == 2, "a late end of the first must not count"
-        made_from = input_digest(spec_digest(spec.tasks[0]), {"x": 7, "before": ["kept"]})
-        assert ledger.rows[X]["outputs"]["n1"].input_digest == made_from
-
-
-@dataclass
-class Rival:
-    """A ledger in which another session of ours has output n0 first. It answers the first batch
-    when `heard` is set: with CONFLICT, or FENCED at our own epoch, as the run was theirs then."""
-
-    ledger: FakeLedger
-    verdict: m.Verdict
-    heard: asyncio.Event
-    batches: int = 0
-
-    async def commit(self, events: Any, *, first: int, cluster_epoch: int) -> m.Receipt:
-        self.batches += 1
-        if self.batches > 1:
-            return await type(self.ledger).commit(
-                self.ledger, events, first=first, cluster_epoch=cluster_epoch
-            )
-        await self.heard.wait()
-        kept = canonical({"o0": "kept"})
-        node = m.NodeOutput("n0", 1, Outputs(kept, sha256(kept)), made_from(), 1, 2)
-        self.ledger.rows[X]["outputs"]["n0"] = node
-        self.ledger.cursors[cluster_epoch] = len(events)
-        refused = [m.Objection(0, self.verdict, 1, node)]
-        refused += [m.Objection(at, m.Verdict.INCOMPLETE, 1) for at in range(1, len(events))]
-        return m.Receipt(len(events), objections=tuple(refused))
-
-
-def made_from(*before: Any) -> str:
-    return input_digest(spec_digest(chain(1).tasks[0]), {"x": 7, "before": list(before)})
-
-
-@pytest.mark.parametrize("verdict", [m.Verdict.CONFLICT, m.Verdict.FENCED])
-@pytest.mark.parametrize("ends", ["before", "while it is claimed"])
-async def test_what_was_made_from_a_refused_output_is_not_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdict: m.Verdict, ends: str
-) -> None:
-    ledger = FakeLedger()
-    ledger.launch(X, graph({"n0": [], "n1": ["n0"], "n2": ["n1"], "apart": []}))
-    rival = Rival(ledger, verdict, asyncio.Event())
-    monkeypatch.setattr(ledger, "commit", rival.commit)
-
-    def behave(attempt: Attempt) -> Mapping[str, Any] | None:
-        node, before = attempt.key.node, attempt.inputs["before"]
-        if node == "apart" or (node == "n1" and before != ["kept"] and ends != "before"):
-            return None
-        return {"o0": "ours"} if node == "n0" else {"o0": f"{node} of {before}"}
-
-    async with agent(tmp_path, ledger, behave) as it:
-        it.assign(X)
-        it.join()
-        if ends == "before":
-            await until(lambda: "n2" in it.nodes_started and it.outbox.waiting >= 3)
-        else:
-            await until(lambda: {"n1", "apart"} <= set(it.nodes_started) and rival.batches)
-            claim = ledger.claim
-
-            async def claim_late(wishes: Sequence[m.Wish], *, cluster_epoch: int) -> Any:
-                stale = next(one for one in it.launcher.started if one.key.node == "n1")
-                end = finished(stale.key, {"o0": "stale"}, stale.input_digest)
-                it.launcher.events.put_nowait([end])
-                await until(lambda: it.launcher.events.empty())
-                await until(lambda: it.outbox.waiting == 0)
-                return await claim(wishes, cluster_epoch=cluster_epoch)
-
-            monkeypatch.setattr(ledger, "claim", claim_late)
-        apart = next(one for one in it.launcher.started if one.key.node == "apart")
-        rival.heard.set()
-        await until(lambda: it.nodes_started.count("n1") == 2)
-        assert apart.key not in it.launcher.cancelled
-        it.launcher.events.put_nowait([finished(apart.key, {"o0": 1}, apart.input_digest)])
-        assert isinstance(await it.end(), m.Succeeded)
-        assert it.nodes_started.count("apart") == 1
-    outputs = ledger.rows[X]["outputs"]
-    assert outputs["n1"].input_digest == made_from("kept")
-    assert outputs["n2"].input_digest == made_from("n1 of ['kept']")
 
 
 async def test_failures_are_told_with_what_follows(tmp_path: Path) -> None:

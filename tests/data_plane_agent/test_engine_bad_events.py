@@ -10,8 +10,8 @@ from whimbrel.spec import Artifact, Failure, Outputs, Owner, sha256
 from data_plane_agent import messages as m
 from data_plane_agent.documents import Documents
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Broke, Finished, Saved
+from tests.data_plane_agent.engine_under_test import X, agent, answer, forever, until
 from tests.data_plane_agent.graphs import chain
-from tests.data_plane_agent.test_engine import X, agent, answer, forever, until
 from tests.fakes import FakeLedger, finished
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,8 @@ from data_plane_agent import codec
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import AttemptKey, Broke, Finished
 from data_plane_agent.outbox import Entry, Outbox
+from tests.data_plane_agent.engine_under_test import X, agent, answer, forever, until
 from tests.data_plane_agent.graphs import chain, graph
-from tests.data_plane_agent.test_engine import X, agent, answer, forever, until
 from tests.fakes import FakeLedger, finished
 
 pytestmark = pytest.mark.anyio

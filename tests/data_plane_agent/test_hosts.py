@@ -21,8 +21,8 @@ from data_plane_agent.launcher import (
     Unplaceable,
 )
 from data_plane_agent.run import OUTPUTS_BYTES
+from tests.data_plane_agent.engine_under_test import Agent, X, agent, forever, until
 from tests.data_plane_agent.graphs import chain, graph
-from tests.data_plane_agent.test_engine import Agent, X, agent, forever, until
 from tests.fakes import FakeLedger, finished
 
 pytestmark = pytest.mark.anyio

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -25,25 +24,11 @@ from tests.data_plane_agent.api_server import (
     PODS,
     SLIM,
     Fake,
-    api_server,
     chunks,
-    connected,
     status,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
-    async with api_server(tmp_path) as fake:
-        yield fake
-
-
-@pytest.fixture
-async def api(fake: Fake) -> AsyncIterator[PodApi]:
-    async with connected(fake) as api:
-        yield api
 
 
 # -- pods -----------------------------------------------------------------------------------------

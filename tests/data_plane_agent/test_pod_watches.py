@@ -1,9 +1,7 @@
 """`PodApi` against a small server: lists, watches, and the ways they break."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,26 +20,12 @@ from tests.data_plane_agent.api_server import (
     PODS,
     SLIM,
     Fake,
-    api_server,
     chunks,
-    connected,
     event,
     status,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def fake(tmp_path: Path) -> AsyncIterator[Fake]:
-    async with api_server(tmp_path) as fake:
-        yield fake
-
-
-@pytest.fixture
-async def api(fake: Fake) -> AsyncIterator[PodApi]:
-    async with connected(fake) as api:
-        yield api
 
 
 async def everything(api: PodApi) -> list[tuple[str, dict[str, Any]]]:

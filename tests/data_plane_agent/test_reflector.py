@@ -1,13 +1,9 @@
 """The reflector over a scripted API server: every fault a connection can have, and no sleeping."""
 
-import contextlib
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_plane_agent.pod_api import ApiDown, Denied, Expired, Page
 from data_plane_agent.reflector import (
@@ -20,86 +16,9 @@ from data_plane_agent.reflector import (
     Reflector,
     Seen,
 )
+from tests.data_plane_agent.reflector_script import Scripted, ScriptEnd, bookmark, pod, versions
 
 pytestmark = pytest.mark.anyio
-
-
-class ScriptEnd(Exception):
-    """The scripted server has no more to say: ends `run`."""
-
-
-def pod(name: str, version: int, *, uid: str = "") -> dict[str, Any]:
-    about = {"name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
-    return {"metadata": about}
-
-
-def bookmark(version: int) -> tuple[str, dict[str, Any]]:
-    return "BOOKMARK", {"metadata": {"resourceVersion": str(version)}}
-
-
-@dataclass
-class Scripted:
-    """Answers in order: a Page or an error for a list; events and errors for a watch. `calls` are
-    what was asked: the page's token, or the version."""
-
-    answers: list[Any]
-    now: float = 0.0
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    slept: list[float] = field(default_factory=list)
-    told: list[Change] = field(default_factory=list)
-
-    def _next(self, kind: type) -> Any:
-        if not self.answers:
-            raise ScriptEnd
-        assert isinstance(self.answers[0], kind | Exception), (self.calls, self.answers[0])
-        return self.answers.pop(0)
-
-    async def list(
-        self, resource: str, *, selector: str = "", more: str = "", limit: int = 500
-    ) -> Page:
-        self.calls.append(("list", more))
-        answer = self._next(Page)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def watch(
-        self, resource: str, *, resource_version: str, selector: str = ""
-    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
-        self.calls.append(("watch", resource_version))
-        answer = self._next(list)
-        for step in [answer] if isinstance(answer, Exception) else answer:
-            match step:
-                case Exception():
-                    raise step
-                case float():
-                    self.now += step
-                case _:
-                    yield step
-
-    def reflector(self, resource: str = "pods") -> Reflector:
-        async def sleep(seconds: float) -> None:
-            self.slept.append(seconds)
-            self.now += seconds
-
-        return Reflector(
-            self,
-            resource,
-            on_change=self.told.append,
-            clock=lambda: self.now,
-            sleep=sleep,
-            chance=lambda: 1.0,
-        )
-
-    async def run(self) -> Reflector:
-        reflector = self.reflector()
-        with pytest.raises(ScriptEnd):
-            await reflector.run()
-        return reflector
-
-
-def versions(reflector: Reflector) -> dict[str, str]:
-    return {name: item["metadata"]["resourceVersion"] for name, item in reflector.items.items()}
 
 
 async def test_lists_by_pages_then_watches_from_the_lists_version() -> None:
@@ -301,119 +220,3 @@ async def test_a_watch_is_closed_when_the_run_ends() -> None:
     with pytest.raises(ScriptEnd):
         await reflector.run()
     assert closed == [True]
-
-
-# -- whatever happens, in whatever order ----------------------------------------------------------
-
-FAULTS = ["down", "expired", "expired-late", "truncated", "half-open", "busy", "replay", "end"]
-
-
-class Server:
-    """Real history, a version a change; faults and writes by a script, then none and no more."""
-
-    def __init__(self, script: list[tuple[str, int]]) -> None:
-        self.script = script
-        self.history: list[tuple[str, dict[str, Any]]] = []
-        self.pods: dict[str, dict[str, Any]] = {}
-        self.snapshots: dict[str, list[dict[str, Any]]] = {}
-
-    @property
-    def version(self) -> int:
-        return len(self.history)
-
-    def write(self, choice: int) -> None:
-        """Names a..d come, change, go and come again."""
-        name = "abcd"[choice % 4]
-        version = self.version + 1
-        held = self.pods.get(name)
-        if held is None:
-            kind, item = "ADDED", pod(name, version, uid=f"uid-{version}")
-        else:
-            kind = "DELETED" if choice % 3 == 0 else "MODIFIED"
-            item = pod(name, version, uid=held["metadata"]["uid"])
-        self.history.append((kind, item))
-        if kind == "DELETED":
-            del self.pods[name]
-        else:
-            self.pods[name] = item
-
-    def _fault(self) -> str:
-        if not self.script:
-            return ""
-        fault, writes = self.script.pop(0)
-        for choice in range(writes):
-            self.write(writes * 7 + choice * 5 + len(self.script))
-        return fault
-
-    async def list(
-        self, resource: str, *, selector: str = "", more: str = "", limit: int = 500
-    ) -> Page:
-        fault = self._fault()
-        if fault in ("down", "truncated", "half-open"):
-            raise ApiDown(fault)
-        if fault == "busy":
-            raise ApiDown(fault, status=429, retry_after=1)
-        if more and fault.startswith("expired"):
-            raise Expired(fault)
-        version, start = more.split("/") if more else (str(self.version), "0")
-        items = self.snapshots.setdefault(version, sorted(self.pods.values(), key=str))
-        end = int(start) + 2
-        return Page(
-            items[int(start) : end], version, more=f"{version}/{end}" if end < len(items) else ""
-        )
-
-    async def watch(
-        self, resource: str, *, resource_version: str, selector: str = ""
-    ) -> AsyncGenerator[tuple[str, dict[str, Any]]]:
-        fault = self._fault()
-        at = int(resource_version)
-        match fault:
-            case "down":
-                raise ApiDown(fault)
-            case "busy":
-                raise ApiDown(fault, status=429, retry_after=1)
-            case "expired":
-                raise Expired(fault)
-        yield bookmark(at)
-        if fault == "replay":
-            at = max(0, at - 2)
-        for index in range(at, self.version):
-            if fault in ("truncated", "half-open", "expired-late") and index - at >= 1:
-                raise (Expired if fault == "expired-late" else ApiDown)(fault)
-            yield self.history[index]
-        if fault == "expired-late":
-            raise Expired(fault)
-        if fault in ("truncated", "half-open"):
-            raise ApiDown(fault)
-        yield bookmark(self.version)
-        if not self.script:
-            raise ScriptEnd
-
-
-@settings(max_examples=150)
-@given(st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 6)), max_size=25))
-async def test_ends_equal_to_the_server_whatever_happens(script: list[tuple[str, int]]) -> None:
-    server = Server(script)
-    mirror: dict[str, Any] = {}
-    lists: list[dict[str, Any]] = []
-
-    def follow(change: Change) -> None:
-        match change:
-            case Seen(item):
-                name = item["metadata"]["name"]
-                held = mirror.get(name)
-                assert held is None or held["metadata"]["uid"] == item["metadata"]["uid"]
-                mirror[name] = item
-            case Gone(item):
-                del mirror[item["metadata"]["name"]]
-            case Listed():
-                lists.append(dict(mirror))
-
-    async def no_sleep(_: float) -> None: ...
-
-    reflector = Reflector(server, "pods", on_change=follow, sleep=no_sleep, chance=lambda: 0.5)
-    with contextlib.suppress(ScriptEnd):
-        await reflector.run()
-    assert dict(reflector.items) == server.pods
-    assert mirror == server.pods  # who only hears the changes knows the same
-    assert lists
