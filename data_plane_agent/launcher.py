@@ -40,6 +40,10 @@ class Attempt:
     avoid: tuple[str, ...] = ()
     """Hosts on which earlier attempts of this node broke for the platform's reasons: preferably not
     there."""
+    exclusive: bool = False
+    """Two attempts of its node must never run at once: it arms a kernel timer of its own before
+    user code, from a renewal of the session that is live then, and only later live renewals push
+    it out. No live renewal in time: no start (Broke, system, `no_renewal`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Broke:
 
     kinds (user): raised, exited, import, oom, disk, timeout, bad_answer; (system): worker_lost,
     node_lost, evicted, preempted, shutdown, pod_lost, not_started, image_pull, unreadable_input,
-    store_full; (config): image, pod_config, admission."""
+    store_full, interrupted, no_renewal; (config): image, pod_config, admission."""
 
     key: AttemptKey
     failure: Failure
@@ -139,6 +143,15 @@ class Capacity:
     offer: Offer | None = None
 
 
+class Renewal(Protocol):
+    """The session as exclusive work needs it; constructed launchers ask it at any time."""
+
+    def until_ns(self) -> int:
+        """CLOCK_BOOTTIME of this machine at which exclusive work must have stopped, as of the
+        newest acknowledged heartbeat; 0 = nothing exclusive may run now."""
+        ...
+
+
 class Launcher(Protocol):
     async def start(self, attempts: Sequence[Attempt]) -> None:
         """Queue attempts; returns once they are accepted. A known key is ignored."""
@@ -152,8 +165,23 @@ class Launcher(Protocol):
         """The ends of these are on disk: not to be told again after a restart."""
         ...
 
+    async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
+        """Ask these to save a checkpoint and end soon (`Context.migration_requested`). Those that
+        do break as `interrupted`, others go on; queued ones are left queued."""
+        ...
+
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         """Stop these, running or queued, and forget them: no event follows."""
+        ...
+
+    async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        """As `cancel`, and returns only when no code of them runs any more. Unreachable when that
+        can't be known now; asking again is harmless."""
+        ...
+
+    async def adopt(self, keys: Sequence[AttemptKey]) -> None:
+        """These, from before this agent, are ours again by a Claim of this session: exclusive ones
+        may be renewed."""
         ...
 
     def capacity(self) -> Capacity: ...

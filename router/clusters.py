@@ -92,7 +92,8 @@ class Cluster:
 class Requirement:
     """What one execution needs of a cluster. `largest` must fit one cluster at all; `avoid` are
     clusters not to be chosen; `allowed_regions` is the data's residency, empty = any; `images` and
-    `secrets` are those that its nodes name."""
+    `secrets` are those that its nodes name; `only` are the clusters that alone may be
+    chosen, empty = any."""
 
     execution: str
     policy: PlacementPolicy = ANYWHERE
@@ -101,6 +102,7 @@ class Requirement:
     allowed_regions: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 def encode(

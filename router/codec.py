@@ -44,6 +44,7 @@ def requirement_from_wire(message: placement_pb2.Requirement) -> Requirement:
         allowed_regions=tuple(message.allowed_regions),
         images=tuple(message.images),
         secrets=tuple(message.secrets),
+        only=tuple(message.only),
     )
 
 

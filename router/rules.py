@@ -45,6 +45,12 @@ def named(requirement: Requirement, cluster: Cluster) -> str:
     return f"the cluster is none of {', '.join(globs)}"
 
 
+def sent(requirement: Requirement, cluster: Cluster) -> str:
+    if not requirement.only or cluster.name in requirement.only:
+        return ""
+    return f"it is sent to {', '.join(requirement.only)}"
+
+
 def avoided(requirement: Requirement, cluster: Cluster) -> str:
     return "the run is leaving this cluster" if cluster.name in requirement.avoid else ""
 
@@ -109,6 +115,7 @@ MUST: Sequence[tuple[str, Rule]] = (
     ("region", region),
     ("residency", residency),
     ("cluster", named),
+    ("sent", sent),
     ("avoid", avoided),
     ("image", image),
     ("secrets", secrets),
@@ -116,8 +123,8 @@ MUST: Sequence[tuple[str, Rule]] = (
     ("fits", fits),
     ("room", room),
 )
-PERMISSION = (region, residency, named)
-"""Rules that only the author or the data's owner can change: no waiting helps."""
+PERMISSION = (region, residency, named, sent)
+"""Rules that only the author, the data's owner or who sends it can change: no waiting helps."""
 OPERATOR = (schedulable, avoided)
 OFFER = (image, secrets)
 """Rules that only who runs the cluster can change, by offering more."""

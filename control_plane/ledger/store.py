@@ -14,7 +14,8 @@ class ExecutionFence(SQLModel, table=True):
     """The only authority on who may write. `owner_cluster` "" = nobody.
 
     `owner_cluster_epoch` 0 = not claimed; `fenced_ns` is when the epoch last rose; `key_epoch` the
-    epoch of an assignment key that may stand in etcd, 0 = none.
+    epoch of an assignment key that may stand in etcd, 0 = none. `want` and `gate` are what its key
+    is to say at this epoch: `quiesce` while a planned move waits for its owner to let go.
     """
 
     __tablename__ = "execution_fence"  # pyright: ignore[reportAssignmentType]  # SQLModel types it as declared_attr
@@ -28,6 +29,8 @@ class ExecutionFence(SQLModel, table=True):
     terminal: bool = Field(default=False, sa_type=Boolean)
     fenced_ns: int = Field(default=0, sa_type=Big)
     key_epoch: int = Field(default=0, sa_type=Big)
+    want: str = Field(default="run", sa_type=Text)
+    gate: int = Field(default=0, sa_type=Big)
 
 
 class NodeOutput(SQLModel, table=True):
@@ -100,6 +103,18 @@ class Checkpoint(SQLModel, table=True):
     epoch: int = Field(sa_type=Big)
     artifact: str = Field(sa_type=Text)
     at_ns: int = Field(sa_type=Big)
+
+
+class Replica(SQLModel, table=True):
+    """A copy, as JSON in `copied`, of the artifact at `uri` in another region. `chosen`: it is read
+    in place of the original, which nobody can reach."""
+
+    execution: str = Field(primary_key=True)
+    uri: str = Field(primary_key=True, sa_type=Text)
+    region: str = Field(primary_key=True)
+    copied: str = Field(sa_type=Text)
+    chosen: bool = Field(default=False, sa_type=Boolean)
+    at_ns: int = Field(default=0, sa_type=Big)
 
 
 class EventCursor(SQLModel, table=True):

@@ -23,6 +23,7 @@ def requirement_to_wire(value: Requirement) -> placement_pb2.Requirement:
         allowed_regions=value.allowed_regions,
         images=value.images,
         secrets=value.secrets,
+        only=value.only,
     )
 
 

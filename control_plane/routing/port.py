@@ -15,7 +15,8 @@ from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """`avoid` are clusters not to be chosen; `allowed_regions` the data's residency, empty = any;
-    `images` and `secrets` what the nodes name."""
+    `images` and `secrets` what the nodes name; `only` the clusters that alone may be chosen, empty
+    = any."""
 
     execution: str
     policy: PlacementPolicy
@@ -24,6 +25,7 @@ class Requirement:
     allowed_regions: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,11 @@ class Router(Protocol):
 
     async def probe(self, cluster: str, artifacts: Sequence[Artifact]) -> set[str]:
         """Uris that a live agent of this cluster can't read."""
+        ...
+
+    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+        """Copies made, or found, in the store of this cluster's region: uri of the original to its
+        copy, without what could not be copied."""
         ...
 
     async def read_log(

@@ -10,7 +10,12 @@ from typing import TypeVar
 
 import grpc
 import grpc.aio
-from whimbrel.codec import artifact_to_wire, assignment_from_wire, assignment_to_wire
+from whimbrel.codec import (
+    artifact_from_wire,
+    artifact_to_wire,
+    assignment_from_wire,
+    assignment_to_wire,
+)
 from whimbrel.errors import Refused, Unreachable
 from whimbrel.service.rpc import channel, raise_from
 from whimbrel.spec import Artifact, Assignment
@@ -34,6 +39,9 @@ dispatch."""
 
 ASK_SECONDS = 10.0
 """Of a question an agent answers from its store."""
+
+COPY_SECONDS = 30.0
+"""Of one question to copy. What has arrived by then is kept, so asking again goes on from there."""
 
 
 class GrpcRouter:
@@ -109,6 +117,15 @@ class GrpcRouter:
         )
         return set(answer.unreadable)
 
+    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+        wanted = [artifact_to_wire(item) for item in artifacts]
+        answer = await self._ask(
+            cluster,
+            placement_pb2.Question(copy=placement_pb2.Copy(artifacts=wanted)),
+            seconds=COPY_SECONDS,
+        )
+        return {item.uri: artifact_from_wire(item.copy) for item in answer.copied}
+
     async def read_log(self, cluster: str, place: LogPlace, *, offset: int, limit: int) -> LogPart:
         answer = await self._ask(
             cluster,
@@ -126,14 +143,16 @@ class GrpcRouter:
         )
         return LogPart(answer.data, answer.end, answer.attempt)
 
-    async def _ask(self, cluster: str, question: placement_pb2.Question) -> placement_pb2.Answer:
+    async def _ask(
+        self, cluster: str, question: placement_pb2.Question, *, seconds: float = ASK_SECONDS
+    ) -> placement_pb2.Answer:
         question.id = secrets.token_hex(8)
         answer = await call(
             self._stub.Ask(
                 placement_pb2.AskRequest(
-                    cluster=cluster, question=question, timeout_seconds=ASK_SECONDS
+                    cluster=cluster, question=question, timeout_seconds=seconds
                 ),
-                timeout=ASK_SECONDS + 1,
+                timeout=seconds + 1,
             )
         )
         if answer.error:

@@ -235,6 +235,7 @@ def policy_to_wire(value: spec.PlacementPolicy) -> spec_pb2.PlacementPolicy:
         failover=value.failover,
         prefer=value.prefer,
         max_wait_seconds=value.max_wait_seconds,
+        replicate=value.replicate,
     )
 
 
@@ -251,6 +252,7 @@ def policy_from_wire(message: spec_pb2.PlacementPolicy) -> spec.PlacementPolicy:
         failover=message.failover,
         prefer=tuple(message.prefer),
         max_wait_seconds=message.max_wait_seconds,
+        replicate=tuple(message.replicate),
     )
 
 

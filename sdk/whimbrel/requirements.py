@@ -85,7 +85,9 @@ class Placement:
 
     `regions` and `clusters` are globs, an ordered list of regions is ordered fallback; `prefer` are
     "label=value". `max_wait` in seconds: too short fails runs that a busy minute delays; 0 waits
-    for ever.
+    for ever. `replicate` are globs of regions (allowed by `regions`) that get a copy of every
+    output and checkpoint as it is made: more traffic, and less to compute again when a region is
+    lost.
     """
 
     regions: Sequence[str] = ()
@@ -94,12 +96,13 @@ class Placement:
     mode: str = "idempotent"
     failover: bool = True
     max_wait: float | timedelta = 0
+    replicate: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.to_spec()
 
     def to_spec(self) -> spec.PlacementPolicy:
-        for name in ("regions", "clusters", "prefer"):
+        for name in ("regions", "clusters", "prefer", "replicate"):
             if isinstance(getattr(self, name), str):
                 raise InvalidInput(f"Placement({name}=...) takes a list of names, not one string")
         modes = {mode.value: mode for mode in spec.Mode}
@@ -112,6 +115,7 @@ class Placement:
             failover=self.failover,
             prefer=tuple(self.prefer),
             max_wait_seconds=seconds(self.max_wait, what="max_wait"),
+            replicate=tuple(self.replicate),
         )
 
 

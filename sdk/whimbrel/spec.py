@@ -181,7 +181,9 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlacementPolicy:
-    """Globs for regions (in order of preference) and clusters; empty = any. 0 = wait for ever."""
+    """Globs for regions (in order of preference) and clusters; empty = any. 0 = wait for ever.
+
+    `regions` is also where its data may lie; `replicate` names those of them that get a copy."""
 
     regions: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
@@ -189,6 +191,7 @@ class PlacementPolicy:
     failover: bool = True
     prefer: tuple[str, ...] = ()
     max_wait_seconds: float = 0.0
+    replicate: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +259,12 @@ def sha256(text: str | bytes) -> str:
 def tree(spec: WorkflowSpec | TaskSpec) -> dict[str, Any]:
     """The specification as plain JSON objects: what digests and differences are made from.
 
-    `warm` counts only when it is set, so that it changed no digest made before there was one.
+    `warm` and `replicate` count only when they are set, so that they changed no digest made before
+    there were any.
     """
     value = asdict(spec)
+    if value.get("placement") and not value["placement"]["replicate"]:
+        del value["placement"]["replicate"]
     for task in (value, *value.get("tasks", ())):
         if task.get("warm") is False:
             del task["warm"]

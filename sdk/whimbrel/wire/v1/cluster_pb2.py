@@ -23,27 +23,36 @@ _sym_db = _symbol_database.Default()
 
 
 from whimbrel.wire.v1 import placement_pb2 as whimbrel_dot_wire_dot_v1_dot_placement__pb2
+from whimbrel.wire.v1 import execution_pb2 as whimbrel_dot_wire_dot_v1_dot_execution__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/wire/v1/cluster.proto\x12\x10whimbrel.wire.v1\x1a whimbrel/wire/v1/placement.proto\"\xb4\x01\n\x07\x43luster\x12\x34\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.Registration\x12+\n\x04live\x18\x02 \x01(\x0b\x32\x1d.whimbrel.wire.v1.LiveCluster\x12\x15\n\rcluster_epoch\x18\x03 \x01(\x03\x12\x18\n\x10owned_executions\x18\x04 \x01(\x05\x12\x15\n\rregistered_ns\x18\x05 \x01(\x03\"N\n\x16RegisterClusterRequest\x12\x34\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.Registration\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13ListClustersRequest\"@\n\x11ListClustersReply\x12+\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x19.whimbrel.wire.v1.Cluster\"8\n\x14SetSchedulingRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nscheduling\x18\x02 \x01(\t2\xca\x02\n\x08\x43lusters\x12O\n\x08Register\x12(.whimbrel.wire.v1.RegisterClusterRequest\x1a\x19.whimbrel.wire.v1.Cluster\x12\x45\n\x03Get\x12#.whimbrel.wire.v1.GetClusterRequest\x1a\x19.whimbrel.wire.v1.Cluster\x12R\n\x04List\x12%.whimbrel.wire.v1.ListClustersRequest\x1a#.whimbrel.wire.v1.ListClustersReply\x12R\n\rSetScheduling\x12&.whimbrel.wire.v1.SetSchedulingRequest\x1a\x19.whimbrel.wire.v1.Clusterb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ewhimbrel/wire/v1/cluster.proto\x12\x10whimbrel.wire.v1\x1a whimbrel/wire/v1/placement.proto\x1a whimbrel/wire/v1/execution.proto\"\xb4\x01\n\x07\x43luster\x12\x34\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.Registration\x12+\n\x04live\x18\x02 \x01(\x0b\x32\x1d.whimbrel.wire.v1.LiveCluster\x12\x15\n\rcluster_epoch\x18\x03 \x01(\x03\x12\x18\n\x10owned_executions\x18\x04 \x01(\x05\x12\x15\n\rregistered_ns\x18\x05 \x01(\x03\"N\n\x16RegisterClusterRequest\x12\x34\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.Registration\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13ListClustersRequest\"@\n\x11ListClustersReply\x12+\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x19.whimbrel.wire.v1.Cluster\"8\n\x14SetSchedulingRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nscheduling\x18\x02 \x01(\t\"@\n\x0c\x44rainRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\xcc\x01\n\x05\x44rain\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\r\n\x05phase\x18\x03 \x01(\t\x12\r\n\x05total\x18\x04 \x01(\x05\x12\r\n\x05moved\x18\x05 \x01(\x05\x12\r\n\x05\x65nded\x18\x06 \x01(\x05\x12\x0f\n\x07staying\x18\x07 \x01(\x05\x12\x12\n\nstarted_ns\x18\x08 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\t \x01(\x03\x12/\n\nmigrations\x18\n \x03(\x0b\x32\x1b.whimbrel.wire.v1.Migration\"5\n\nDrainReply\x12\'\n\x06\x64rains\x18\x01 \x03(\x0b\x32\x17.whimbrel.wire.v1.Drain\"\"\n\x0fGetDrainRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t2\xde\x03\n\x08\x43lusters\x12O\n\x08Register\x12(.whimbrel.wire.v1.RegisterClusterRequest\x1a\x19.whimbrel.wire.v1.Cluster\x12\x45\n\x03Get\x12#.whimbrel.wire.v1.GetClusterRequest\x1a\x19.whimbrel.wire.v1.Cluster\x12R\n\x04List\x12%.whimbrel.wire.v1.ListClustersRequest\x1a#.whimbrel.wire.v1.ListClustersReply\x12R\n\rSetScheduling\x12&.whimbrel.wire.v1.SetSchedulingRequest\x1a\x19.whimbrel.wire.v1.Cluster\x12\x45\n\x05\x44rain\x12\x1e.whimbrel.wire.v1.DrainRequest\x1a\x1c.whimbrel.wire.v1.DrainReply\x12K\n\x08GetDrain\x12!.whimbrel.wire.v1.GetDrainRequest\x1a\x1c.whimbrel.wire.v1.DrainReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.wire.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CLUSTER']._serialized_start=87
-  _globals['_CLUSTER']._serialized_end=267
-  _globals['_REGISTERCLUSTERREQUEST']._serialized_start=269
-  _globals['_REGISTERCLUSTERREQUEST']._serialized_end=347
-  _globals['_GETCLUSTERREQUEST']._serialized_start=349
-  _globals['_GETCLUSTERREQUEST']._serialized_end=382
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=384
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=405
-  _globals['_LISTCLUSTERSREPLY']._serialized_start=407
-  _globals['_LISTCLUSTERSREPLY']._serialized_end=471
-  _globals['_SETSCHEDULINGREQUEST']._serialized_start=473
-  _globals['_SETSCHEDULINGREQUEST']._serialized_end=529
-  _globals['_CLUSTERS']._serialized_start=532
-  _globals['_CLUSTERS']._serialized_end=862
+  _globals['_CLUSTER']._serialized_start=121
+  _globals['_CLUSTER']._serialized_end=301
+  _globals['_REGISTERCLUSTERREQUEST']._serialized_start=303
+  _globals['_REGISTERCLUSTERREQUEST']._serialized_end=381
+  _globals['_GETCLUSTERREQUEST']._serialized_start=383
+  _globals['_GETCLUSTERREQUEST']._serialized_end=416
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=418
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=439
+  _globals['_LISTCLUSTERSREPLY']._serialized_start=441
+  _globals['_LISTCLUSTERSREPLY']._serialized_end=505
+  _globals['_SETSCHEDULINGREQUEST']._serialized_start=507
+  _globals['_SETSCHEDULINGREQUEST']._serialized_end=563
+  _globals['_DRAINREQUEST']._serialized_start=565
+  _globals['_DRAINREQUEST']._serialized_end=629
+  _globals['_DRAIN']._serialized_start=632
+  _globals['_DRAIN']._serialized_end=836
+  _globals['_DRAINREPLY']._serialized_start=838
+  _globals['_DRAINREPLY']._serialized_end=891
+  _globals['_GETDRAINREQUEST']._serialized_start=893
+  _globals['_GETDRAINREQUEST']._serialized_end=927
+  _globals['_CLUSTERS']._serialized_start=930
+  _globals['_CLUSTERS']._serialized_end=1408
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from whimbrel.wire.v1 import execution_pb2 as _execution_pb2
 from whimbrel.wire.v1 import placement_pb2 as _placement_pb2
 import builtins as _builtins
 import sys
@@ -151,3 +152,124 @@ class SetSchedulingRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetSchedulingRequest: _TypeAlias = SetSchedulingRequest  # noqa: Y015
+
+@_typing.final
+class DrainRequest(_message.Message):
+    """A cluster, or each cluster of a region, is emptied: cordoned, then every run on it migrates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """one of the two"""
+    region: _builtins.str
+    dry_run: _builtins.bool
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        region: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "dry_run", b"dry_run", "region", b"region"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainRequest: _TypeAlias = DrainRequest  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    STAYING_FIELD_NUMBER: _builtins.int
+    STARTED_NS_FIELD_NUMBER: _builtins.int
+    ENDED_NS_FIELD_NUMBER: _builtins.int
+    MIGRATIONS_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    number: _builtins.int
+    """counts a cluster's drains from 1; 0 = a plan only"""
+    phase: _builtins.str
+    """RUNNING DONE CANCELLED (it was uncordoned)"""
+    total: _builtins.int
+    """runs that were on it"""
+    moved: _builtins.int
+    ended: _builtins.int
+    """finished by themselves meanwhile"""
+    staying: _builtins.int
+    """pinned, or nobody takes them: see migrations"""
+    started_ns: _builtins.int
+    ended_ns: _builtins.int
+    @_builtins.property
+    def migrations(self) -> _containers.RepeatedCompositeFieldContainer[_execution_pb2.Migration]:
+        """newest first, at most 1000"""
+
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        number: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        total: _builtins.int = ...,
+        moved: _builtins.int = ...,
+        ended: _builtins.int = ...,
+        staying: _builtins.int = ...,
+        started_ns: _builtins.int = ...,
+        ended_ns: _builtins.int = ...,
+        migrations: _abc.Iterable[_execution_pb2.Migration] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "ended", b"ended", "ended_ns", b"ended_ns", "migrations", b"migrations", "moved", b"moved", "number", b"number", "phase", b"phase", "started_ns", b"started_ns", "staying", b"staying", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class DrainReply(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRAINS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def drains(self) -> _containers.RepeatedCompositeFieldContainer[Global___Drain]: ...
+    def __init__(
+        self,
+        *,
+        drains: _abc.Iterable[Global___Drain] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drains", b"drains"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DrainReply: _TypeAlias = DrainReply  # noqa: Y015
+
+@_typing.final
+class GetDrainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetDrainRequest: _TypeAlias = GetDrainRequest  # noqa: Y015

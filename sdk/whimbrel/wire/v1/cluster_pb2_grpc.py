@@ -54,6 +54,16 @@ class ClustersStub:
                 request_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.SetSchedulingRequest.SerializeToString,
                 response_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.Cluster.FromString,
                 _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/whimbrel.wire.v1.Clusters/Drain',
+                request_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.FromString,
+                _registered_method=True)
+        self.GetDrain = channel.unary_unary(
+                '/whimbrel.wire.v1.Clusters/GetDrain',
+                request_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.GetDrainRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.FromString,
+                _registered_method=True)
 
 
 class ClustersServicer:
@@ -83,6 +93,20 @@ class ClustersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Drain(self, request, context):
+        """Begins, or plans. The same again while one is under way answers that one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDrain(self, request, context):
+        """the newest of the cluster
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClustersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -105,6 +129,16 @@ def add_ClustersServicer_to_server(servicer, server):
                     servicer.SetScheduling,
                     request_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.SetSchedulingRequest.FromString,
                     response_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.Cluster.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainRequest.FromString,
+                    response_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.SerializeToString,
+            ),
+            'GetDrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDrain,
+                    request_deserializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.GetDrainRequest.FromString,
+                    response_serializer=whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -215,6 +249,60 @@ class Clusters:
             '/whimbrel.wire.v1.Clusters/SetScheduling',
             whimbrel_dot_wire_dot_v1_dot_cluster__pb2.SetSchedulingRequest.SerializeToString,
             whimbrel_dot_wire_dot_v1_dot_cluster__pb2.Cluster.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.wire.v1.Clusters/Drain',
+            whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainRequest.SerializeToString,
+            whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.wire.v1.Clusters/GetDrain',
+            whimbrel_dot_wire_dot_v1_dot_cluster__pb2.GetDrainRequest.SerializeToString,
+            whimbrel_dot_wire_dot_v1_dot_cluster__pb2.DrainReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class ClustersStub:
     Get: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterRequest, _cluster_pb2.Cluster]
     List: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersReply]
     SetScheduling: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.SetSchedulingRequest, _cluster_pb2.Cluster]
+    Drain: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.DrainRequest, _cluster_pb2.DrainReply]
+    """Begins, or plans. The same again while one is under way answers that one."""
+    GetDrain: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.GetDrainRequest, _cluster_pb2.DrainReply]
+    """the newest of the cluster"""
 
 @_typing.type_check_only
 class ClustersAsyncStub(ClustersStub):
@@ -43,6 +47,10 @@ class ClustersAsyncStub(ClustersStub):
     Get: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetClusterRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
     List: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersReply]  # type: ignore[assignment]
     SetScheduling: _aio.UnaryUnaryMultiCallable[_cluster_pb2.SetSchedulingRequest, _cluster_pb2.Cluster]  # type: ignore[assignment]
+    Drain: _aio.UnaryUnaryMultiCallable[_cluster_pb2.DrainRequest, _cluster_pb2.DrainReply]  # type: ignore[assignment]
+    """Begins, or plans. The same again while one is under way answers that one."""
+    GetDrain: _aio.UnaryUnaryMultiCallable[_cluster_pb2.GetDrainRequest, _cluster_pb2.DrainReply]  # type: ignore[assignment]
+    """the newest of the cluster"""
 
 class ClustersServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +80,21 @@ class ClustersServicer(metaclass=_abc_1.ABCMeta):
         request: _cluster_pb2.SetSchedulingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.Cluster, _abc.Awaitable[_cluster_pb2.Cluster]]: ...
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _cluster_pb2.DrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DrainReply, _abc.Awaitable[_cluster_pb2.DrainReply]]:
+        """Begins, or plans. The same again while one is under way answers that one."""
+
+    @_abc_1.abstractmethod
+    def GetDrain(
+        self,
+        request: _cluster_pb2.GetDrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.DrainReply, _abc.Awaitable[_cluster_pb2.DrainReply]]:
+        """the newest of the cluster"""
 
 def add_ClustersServicer_to_server(servicer: ClustersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

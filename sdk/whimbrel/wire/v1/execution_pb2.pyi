@@ -303,6 +303,8 @@ class Execution(_message.Message):
     PLACEMENTS_FIELD_NUMBER: _builtins.int
     TIMELINE_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    NEXT_LOOK_NS_FIELD_NUMBER: _builtins.int
+    MIGRATION_FIELD_NUMBER: _builtins.int
     phase: Global___Phase.ValueType
     reason: _builtins.str
     region: _builtins.str
@@ -316,6 +318,8 @@ class Execution(_message.Message):
     ended_ns: _builtins.int
     trace_id: _builtins.str
     mode: _builtins.str
+    next_look_ns: _builtins.int
+    """when a waiting run is looked at again at the latest; 0 = it does not wait"""
     @_builtins.property
     def key(self) -> Global___ExecutionKey: ...
     @_builtins.property
@@ -330,6 +334,10 @@ class Execution(_message.Message):
     def placements(self) -> _containers.RepeatedCompositeFieldContainer[_placement_pb2.Placement]: ...
     @_builtins.property
     def timeline(self) -> _containers.RepeatedCompositeFieldContainer[Global___TimelineEntry]: ...
+    @_builtins.property
+    def migration(self) -> Global___Migration:
+        """the newest planned one, unset = there was none"""
+
     def __init__(
         self,
         *,
@@ -351,14 +359,144 @@ class Execution(_message.Message):
         placements: _abc.Iterable[_placement_pb2.Placement] | None = ...,
         timeline: _abc.Iterable[Global___TimelineEntry] | None = ...,
         mode: _builtins.str = ...,
+        next_look_ns: _builtins.int = ...,
+        migration: Global___Migration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "workflow", b"workflow"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "key", b"key", "migration", b"migration", "workflow", b"workflow"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "created_ns", b"created_ns", "ended_ns", b"ended_ns", "epoch", b"epoch", "error", b"error", "inputs_json", b"inputs_json", "key", b"key", "mode", b"mode", "nodes", b"nodes", "outputs_json", b"outputs_json", "phase", b"phase", "placements", b"placements", "reason", b"reason", "region", b"region", "started_ns", b"started_ns", "timeline", b"timeline", "trace_id", b"trace_id", "workflow", b"workflow"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster", "created_ns", b"created_ns", "ended_ns", b"ended_ns", "epoch", b"epoch", "error", b"error", "inputs_json", b"inputs_json", "key", b"key", "migration", b"migration", "mode", b"mode", "next_look_ns", b"next_look_ns", "nodes", b"nodes", "outputs_json", b"outputs_json", "phase", b"phase", "placements", b"placements", "reason", b"reason", "region", b"region", "started_ns", b"started_ns", "timeline", b"timeline", "trace_id", b"trace_id", "workflow", b"workflow"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Execution: _TypeAlias = Execution  # noqa: Y015
+
+@_typing.final
+class NodePlan(_message.Message):
+    """What would become of one node if the run moved now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    node: _builtins.str
+    what: _builtins.str
+    """"kept" | "resumed" | "run again" | "not started" """
+    why: _builtins.str
+    """for a person, e.g. "checkpoint of 12 s ago" """
+    bytes: _builtins.int
+    """to be copied to the target's store for it"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.str = ...,
+        what: _builtins.str = ...,
+        why: _builtins.str = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "node", b"node", "what", b"what", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodePlan: _TypeAlias = NodePlan  # noqa: Y015
+
+@_typing.final
+class Migration(_message.Message):
+    """A planned move of one run: its plan, and how far it has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    FROM_CLUSTER_FIELD_NUMBER: _builtins.int
+    TO_CLUSTER_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    REQUESTED_NS_FIELD_NUMBER: _builtins.int
+    ENDED_NS_FIELD_NUMBER: _builtins.int
+    PAUSE_NS_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """counts an execution's migrations from 1; 0 = a plan only (dry run)"""
+    cause: _builtins.str
+    """migration | drain"""
+    from_cluster: _builtins.str
+    to_cluster: _builtins.str
+    """chosen or asked for; "" = nowhere, reason says why"""
+    phase: _builtins.str
+    """PREPARE QUIESCE CHECKPOINT RELEASED FENCE ASSIGN CLAIMED RESUMED, or REFUSED FAILED TAKEN_OVER ENDED"""
+    reason: _builtins.str
+    """machine-readable, of a refusal, a failure or a way back"""
+    why: _builtins.str
+    """for a person"""
+    requested_ns: _builtins.int
+    ended_ns: _builtins.int
+    """0 = under way"""
+    pause_ns: _builtins.int
+    """from the source's last work to the target's first; 0 = not known yet"""
+    @_builtins.property
+    def key(self) -> Global___ExecutionKey: ...
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodePlan]: ...
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[_placement_pb2.Verdict]: ...
+    def __init__(
+        self,
+        *,
+        key: Global___ExecutionKey | None = ...,
+        number: _builtins.int = ...,
+        cause: _builtins.str = ...,
+        from_cluster: _builtins.str = ...,
+        to_cluster: _builtins.str = ...,
+        phase: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        why: _builtins.str = ...,
+        nodes: _abc.Iterable[Global___NodePlan] | None = ...,
+        verdicts: _abc.Iterable[_placement_pb2.Verdict] | None = ...,
+        requested_ns: _builtins.int = ...,
+        ended_ns: _builtins.int = ...,
+        pause_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "ended_ns", b"ended_ns", "from_cluster", b"from_cluster", "key", b"key", "nodes", b"nodes", "number", b"number", "pause_ns", b"pause_ns", "phase", b"phase", "reason", b"reason", "requested_ns", b"requested_ns", "to_cluster", b"to_cluster", "verdicts", b"verdicts", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Migration: _TypeAlias = Migration  # noqa: Y015
+
+@_typing.final
+class MigrateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    to: _builtins.str
+    """cluster; "" = the router chooses another one"""
+    dry_run: _builtins.bool
+    @_builtins.property
+    def key(self) -> Global___ExecutionKey: ...
+    def __init__(
+        self,
+        *,
+        key: Global___ExecutionKey | None = ...,
+        to: _builtins.str = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "key", b"key", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MigrateRequest: _TypeAlias = MigrateRequest  # noqa: Y015
 
 @_typing.final
 class GetExecutionRequest(_message.Message):

@@ -59,6 +59,11 @@ class ExecutionsStub:
                 request_serializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.CancelRequest.SerializeToString,
                 response_deserializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.Execution.FromString,
                 _registered_method=True)
+        self.Migrate = channel.unary_unary(
+                '/whimbrel.wire.v1.Executions/Migrate',
+                request_serializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.MigrateRequest.SerializeToString,
+                response_deserializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.Migration.FromString,
+                _registered_method=True)
         self.Logs = channel.unary_stream(
                 '/whimbrel.wire.v1.Executions/Logs',
                 request_serializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.LogsRequest.SerializeToString,
@@ -105,6 +110,13 @@ class ExecutionsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Migrate(self, request, context):
+        """Begins a planned move, or shows what it would do. The same again while one is under way answers that one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Logs(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -144,6 +156,11 @@ def add_ExecutionsServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.CancelRequest.FromString,
                     response_serializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.Execution.SerializeToString,
+            ),
+            'Migrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Migrate,
+                    request_deserializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.MigrateRequest.FromString,
+                    response_serializer=whimbrel_dot_wire_dot_v1_dot_execution__pb2.Migration.SerializeToString,
             ),
             'Logs': grpc.unary_stream_rpc_method_handler(
                     servicer.Logs,
@@ -291,6 +308,33 @@ class Executions:
             '/whimbrel.wire.v1.Executions/Cancel',
             whimbrel_dot_wire_dot_v1_dot_execution__pb2.CancelRequest.SerializeToString,
             whimbrel_dot_wire_dot_v1_dot_execution__pb2.Execution.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Migrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whimbrel.wire.v1.Executions/Migrate',
+            whimbrel_dot_wire_dot_v1_dot_execution__pb2.MigrateRequest.SerializeToString,
+            whimbrel_dot_wire_dot_v1_dot_execution__pb2.Migration.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class ExecutionsStub:
     Watch: _grpc.UnaryStreamMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.Execution]
     """The whole execution at once, then again at every change; ends after a terminal phase."""
     Cancel: _grpc.UnaryUnaryMultiCallable[_execution_pb2.CancelRequest, _execution_pb2.Execution]
+    Migrate: _grpc.UnaryUnaryMultiCallable[_execution_pb2.MigrateRequest, _execution_pb2.Migration]
+    """Begins a planned move, or shows what it would do. The same again while one is under way answers that one."""
     Logs: _grpc.UnaryStreamMultiCallable[_execution_pb2.LogsRequest, _execution_pb2.LogChunk]
     Trace: _grpc.UnaryUnaryMultiCallable[_execution_pb2.TraceRequest, _execution_pb2.TraceReply]
 
@@ -49,6 +51,8 @@ class ExecutionsAsyncStub(ExecutionsStub):
     Watch: _aio.UnaryStreamMultiCallable[_execution_pb2.GetExecutionRequest, _execution_pb2.Execution]  # type: ignore[assignment]
     """The whole execution at once, then again at every change; ends after a terminal phase."""
     Cancel: _aio.UnaryUnaryMultiCallable[_execution_pb2.CancelRequest, _execution_pb2.Execution]  # type: ignore[assignment]
+    Migrate: _aio.UnaryUnaryMultiCallable[_execution_pb2.MigrateRequest, _execution_pb2.Migration]  # type: ignore[assignment]
+    """Begins a planned move, or shows what it would do. The same again while one is under way answers that one."""
     Logs: _aio.UnaryStreamMultiCallable[_execution_pb2.LogsRequest, _execution_pb2.LogChunk]  # type: ignore[assignment]
     Trace: _aio.UnaryUnaryMultiCallable[_execution_pb2.TraceRequest, _execution_pb2.TraceReply]  # type: ignore[assignment]
 
@@ -88,6 +92,14 @@ class ExecutionsServicer(metaclass=_abc_1.ABCMeta):
         request: _execution_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_execution_pb2.Execution, _abc.Awaitable[_execution_pb2.Execution]]: ...
+
+    @_abc_1.abstractmethod
+    def Migrate(
+        self,
+        request: _execution_pb2.MigrateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_execution_pb2.Migration, _abc.Awaitable[_execution_pb2.Migration]]:
+        """Begins a planned move, or shows what it would do. The same again while one is under way answers that one."""
 
     @_abc_1.abstractmethod
     def Logs(

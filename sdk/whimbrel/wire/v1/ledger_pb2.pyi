@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from whimbrel.wire.v1 import execution_pb2 as _execution_pb2
+from whimbrel.wire.v1 import placement_pb2 as _placement_pb2
 from whimbrel.wire.v1 import spec_pb2 as _spec_pb2
 import builtins as _builtins
 import sys
@@ -207,6 +208,9 @@ class ClaimReply(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     TRIES_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    OFFLOAD_FIELD_NUMBER: _builtins.int
+    WANT_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     epoch: _builtins.int
     claimed: _builtins.bool
@@ -220,6 +224,10 @@ class ClaimReply(_message.Message):
     inputs_json: _builtins.str
     traceparent: _builtins.str
     mode: _builtins.str
+    offload: _builtins.bool
+    """values and error texts must stay in the region: every value travels as an object"""
+    want: _placement_pb2.Want.ValueType
+    """QUIESCE: claimed only to be let go of"""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeOutput]:
         """live ones"""
@@ -231,6 +239,10 @@ class ClaimReply(_message.Message):
     @_builtins.property
     def tries(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeTries]:
         """budgets already used"""
+
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_placement_pb2.Replica]:
+        """copies to read instead of the originals named in outputs and checkpoints"""
 
     def __init__(
         self,
@@ -248,10 +260,13 @@ class ClaimReply(_message.Message):
         outputs: _abc.Iterable[Global___NodeOutput] | None = ...,
         checkpoints: _abc.Iterable[Global___Checkpoint] | None = ...,
         tries: _abc.Iterable[Global___NodeTries] | None = ...,
+        replicas: _abc.Iterable[_placement_pb2.Replica] | None = ...,
+        offload: _builtins.bool = ...,
+        want: _placement_pb2.Want.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "claimed", b"claimed", "current_epoch", b"current_epoch", "epoch", b"epoch", "execution", b"execution", "inputs_json", b"inputs_json", "mode", b"mode", "more", b"more", "outputs", b"outputs", "spec_digest", b"spec_digest", "terminal", b"terminal", "traceparent", b"traceparent", "tries", b"tries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "claimed", b"claimed", "current_epoch", b"current_epoch", "epoch", b"epoch", "execution", b"execution", "inputs_json", b"inputs_json", "mode", b"mode", "more", b"more", "offload", b"offload", "outputs", b"outputs", "replicas", b"replicas", "spec_digest", b"spec_digest", "terminal", b"terminal", "traceparent", b"traceparent", "tries", b"tries", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,7 +511,7 @@ class Released(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """"" = asked to; "unschedulable" = this cluster has no room for it"""
+    """"" = asked to; "unschedulable" = this cluster has no room for it; "drain" = its agent stops"""
     message: _builtins.str
     """for a person"""
     def __init__(

@@ -50,6 +50,7 @@ class Requirement(_message.Message):
     ALLOWED_REGIONS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     SECRETS_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     """project/domain/name"""
     @_builtins.property
@@ -74,6 +75,10 @@ class Requirement(_message.Message):
     def secrets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """names of secrets the nodes ask for"""
 
+    @_builtins.property
+    def only(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """clusters that alone may be chosen (where a person sends it); empty = any"""
+
     def __init__(
         self,
         *,
@@ -84,10 +89,11 @@ class Requirement(_message.Message):
         allowed_regions: _abc.Iterable[_builtins.str] | None = ...,
         images: _abc.Iterable[_builtins.str] | None = ...,
         secrets: _abc.Iterable[_builtins.str] | None = ...,
+        only: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["largest", b"largest", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_regions", b"allowed_regions", "avoid", b"avoid", "execution", b"execution", "images", b"images", "largest", b"largest", "policy", b"policy", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_regions", b"allowed_regions", "avoid", b"avoid", "execution", b"execution", "images", b"images", "largest", b"largest", "only", b"only", "policy", b"policy", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,6 +633,7 @@ class Question(_message.Message):
     PROBE_FIELD_NUMBER: _builtins.int
     READ_LOG_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     @_builtins.property
     def probe(self) -> Global___Probe: ...
@@ -636,6 +643,8 @@ class Question(_message.Message):
     def assignments(self) -> Global___AssignedList:
         """the assignment keys of this cluster, for sweepers (answered by the router itself)"""
 
+    @_builtins.property
+    def copy(self) -> Global___Copy: ...
     def __init__(
         self,
         *,
@@ -643,12 +652,13 @@ class Question(_message.Message):
         probe: Global___Probe | None = ...,
         read_log: Global___ReadLog | None = ...,
         assignments: Global___AssignedList | None = ...,
+        copy: Global___Copy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "probe", b"probe", "read_log", b"read_log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "copy", b"copy", "probe", b"probe", "read_log", b"read_log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "id", b"id", "probe", b"probe", "read_log", b"read_log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "body", b"body", "copy", b"copy", "id", b"id", "probe", b"probe", "read_log", b"read_log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["probe", "read_log", "assignments"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["probe", "read_log", "assignments", "copy"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -693,6 +703,56 @@ class Probe(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Probe: _TypeAlias = Probe  # noqa: Y015
+
+@_typing.final
+class Copy(_message.Message):
+    """Copy these into your region's store, named by their content, each checked against its digest. Safe to repeat: what is
+    there already is answered at once.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_spec_pb2.Artifact]: ...
+    def __init__(
+        self,
+        *,
+        artifacts: _abc.Iterable[_spec_pb2.Artifact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Copy: _TypeAlias = Copy  # noqa: Y015
+
+@_typing.final
+class Replica(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    URI_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    uri: _builtins.str
+    """of the original"""
+    @_builtins.property
+    def copy(self) -> _spec_pb2.Artifact:
+        """where the copy lies; same sha256"""
+
+    def __init__(
+        self,
+        *,
+        uri: _builtins.str = ...,
+        copy: _spec_pb2.Artifact | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replica: _TypeAlias = Replica  # noqa: Y015
 
 @_typing.final
 class ReadLog(_message.Message):
@@ -745,6 +805,7 @@ class Answer(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
+    COPIED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     error: _builtins.str
     """"" = fine"""
@@ -758,6 +819,10 @@ class Answer(_message.Message):
 
     @_builtins.property
     def assignments(self) -> Global___AssignedList: ...
+    @_builtins.property
+    def copied(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replica]:
+        """of Copy: those that lie in the region's store now"""
+
     def __init__(
         self,
         *,
@@ -768,10 +833,11 @@ class Answer(_message.Message):
         end: _builtins.bool = ...,
         attempt: _builtins.int = ...,
         assignments: Global___AssignedList | None = ...,
+        copied: _abc.Iterable[Global___Replica] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "attempt", b"attempt", "data", b"data", "end", b"end", "error", b"error", "id", b"id", "unreadable", b"unreadable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "attempt", b"attempt", "copied", b"copied", "data", b"data", "end", b"end", "error", b"error", "id", b"id", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -517,6 +517,7 @@ class PlacementPolicy(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     PREFER_FIELD_NUMBER: _builtins.int
     MAX_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
+    REPLICATE_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """"idempotent" | "exclusive" | "pinned" """
     failover: _builtins.bool
@@ -535,6 +536,10 @@ class PlacementPolicy(_message.Message):
     def prefer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """label=value, in order"""
 
+    @_builtins.property
+    def replicate(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """globs of regions that get a copy of every output and checkpoint; empty = none"""
+
     def __init__(
         self,
         *,
@@ -544,10 +549,11 @@ class PlacementPolicy(_message.Message):
         failover: _builtins.bool = ...,
         prefer: _abc.Iterable[_builtins.str] | None = ...,
         max_wait_seconds: _builtins.float = ...,
+        replicate: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "failover", b"failover", "max_wait_seconds", b"max_wait_seconds", "mode", b"mode", "prefer", b"prefer", "regions", b"regions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "failover", b"failover", "max_wait_seconds", b"max_wait_seconds", "mode", b"mode", "prefer", b"prefer", "regions", b"regions", "replicate", b"replicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
