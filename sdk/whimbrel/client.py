@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from whimbrel.client_async import AsyncClient, AsyncExecution
+from whimbrel.client_moves import DrainView, MigrationView
 from whimbrel.client_views import (
     ClusterView,
     ExecutionView,
@@ -109,6 +110,9 @@ class Execution:
     def cancel(self, *, reason: str = "") -> ExecutionView:
         return self._background.run(self._inner.cancel(reason=reason))
 
+    def migrate(self, *, to: str = "", dry_run: bool = False) -> MigrationView:
+        return self._background.run(self._inner.migrate(to=to, dry_run=dry_run))
+
     def explain(self) -> str:
         return self._background.run(self._inner.explain())
 
@@ -194,3 +198,12 @@ class Client:
     def set_scheduling(self, name: str, *, scheduling: str) -> ClusterView:
         """`active` or `cordoned`."""
         return self._background.run(self._inner.wire.set_scheduling(name, scheduling=scheduling))
+
+    def drain(
+        self, *, cluster: str = "", region: str = "", dry_run: bool = False
+    ) -> tuple[DrainView, ...]:
+        work = self._inner.drain(cluster=cluster, region=region, dry_run=dry_run)
+        return self._background.run(work)
+
+    def drained(self, cluster: str) -> DrainView | None:
+        return self._background.run(self._inner.drained(cluster))

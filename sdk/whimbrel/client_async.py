@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from whimbrel import client_source
+from whimbrel.client_moves import DrainView, MigrationView
 from whimbrel.client_source import Source
 from whimbrel.client_views import (
     ClusterView,
@@ -85,6 +86,11 @@ class AsyncExecution:
     async def cancel(self, *, reason: str = "") -> ExecutionView:
         self.view = await self._wire.cancel(self.name, reason=reason)
         return self.view
+
+    async def migrate(self, *, to: str = "", dry_run: bool = False) -> MigrationView:
+        """Begins a planned move to the cluster `to` ("" = the router chooses another one), or
+        answers the one under way; with `dry_run` only what it would do."""
+        return await self._wire.migrate(self.name, to=to, dry_run=dry_run)
 
     async def explain(self) -> str:
         """Why it is where it is, or why it waits."""
@@ -188,6 +194,17 @@ class AsyncClient:
 
     async def clusters(self) -> tuple[ClusterView, ...]:
         return await self.wire.clusters()
+
+    async def drain(
+        self, *, cluster: str = "", region: str = "", dry_run: bool = False
+    ) -> tuple[DrainView, ...]:
+        """Empties a cluster, or each cluster of a region: nothing new goes there, and what runs
+        there migrates. The same again answers the drain under way."""
+        return await self.wire.drain(cluster=cluster, region=region, dry_run=dry_run)
+
+    async def drained(self, cluster: str) -> DrainView | None:
+        """The newest drain of a cluster, None if there never was one."""
+        return next(iter(await self.wire.drained(cluster)), None)
 
 
 def succeeded(view: ExecutionView) -> ExecutionView:

@@ -5,17 +5,11 @@ Made by `rpc.py` from the wire; read by the client's users and shown by the comm
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
+from whimbrel.client_moves import MigrationView
+from whimbrel.client_times import rfc3339
 from whimbrel.spec import Failure, Phase, Resources
-
-
-def rfc3339(ns: int) -> str | None:
-    """Unix nanoseconds as RFC 3339 in UTC; None for "not yet"."""
-    if not ns:
-        return None
-    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +103,9 @@ class TimelineView:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionView:
-    """One run as the endpoint knows it. Nodes, placements and timeline are empty in listings."""
+    """One run as the endpoint knows it. Nodes, placements, timeline and migration (the newest
+    planned one) are empty in listings. `next_look_ns` is when a waiting run is looked at again at
+    the latest, 0 = it does not wait."""
 
     project: str
     domain: str
@@ -132,6 +128,8 @@ class ExecutionView:
     nodes: tuple[NodeView, ...] = ()
     placements: tuple[PlacementView, ...] = ()
     timeline: tuple[TimelineView, ...] = ()
+    next_look_ns: int = 0
+    migration: MigrationView | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -165,6 +163,8 @@ class ExecutionView:
                 }
                 for entry in self.timeline
             ],
+            "next_look": rfc3339(self.next_look_ns),
+            "migration": None if self.migration is None else self.migration.as_json(),
         }
 
 

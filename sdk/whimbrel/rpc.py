@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 
 from whimbrel import client_errors, codec
+from whimbrel.client_moves import DrainView, MigrationView, NodePlanView, RefusalView
 from whimbrel.client_views import (
     ClusterView,
     ExecutionView,
@@ -117,6 +118,45 @@ def execution_view(message: execution_pb2.Execution) -> ExecutionView:
             TimelineView(entry.at_ns, entry.epoch, entry.kind, entry.cluster, entry.text)
             for entry in message.timeline
         ),
+        next_look_ns=message.next_look_ns,
+        migration=migration_view(message.migration) if message.HasField("migration") else None,
+    )
+
+
+def migration_view(message: execution_pb2.Migration) -> MigrationView:
+    return MigrationView(
+        execution=message.key.name,
+        number=message.number,
+        cause=message.cause,
+        from_cluster=message.from_cluster,
+        to_cluster=message.to_cluster,
+        phase=message.phase,
+        reason=message.reason,
+        why=message.why,
+        nodes=tuple(NodePlanView(n.node, n.what, n.why, n.bytes) for n in message.nodes),
+        refusals=tuple(
+            RefusalView(verdict.cluster, verdict.rule, verdict.why)
+            for verdict in message.verdicts
+            if not verdict.accepted
+        ),
+        requested_ns=message.requested_ns,
+        ended_ns=message.ended_ns,
+        pause_ns=message.pause_ns,
+    )
+
+
+def drain_view(message: cluster_pb2.Drain) -> DrainView:
+    return DrainView(
+        cluster=message.cluster,
+        number=message.number,
+        phase=message.phase,
+        total=message.total,
+        moved=message.moved,
+        ended=message.ended,
+        staying=message.staying,
+        started_ns=message.started_ns,
+        ended_ns=message.ended_ns,
+        migrations=tuple(migration_view(one) for one in message.migrations),
     )
 
 
@@ -278,6 +318,10 @@ class Wire:
         request = execution_pb2.CancelRequest(key=self._key(name), reason=reason)
         return execution_view(await self._call(self._executions.Cancel, request))
 
+    async def migrate(self, name: str, *, to: str, dry_run: bool) -> MigrationView:
+        request = execution_pb2.MigrateRequest(key=self._key(name), to=to, dry_run=dry_run)
+        return migration_view(await self._call(self._executions.Migrate, request))
+
     async def logs(
         self, name: str, *, node: str, attempt: int, follow: bool
     ) -> AsyncIterator[LogView]:
@@ -323,3 +367,13 @@ class Wire:
     async def set_scheduling(self, name: str, *, scheduling: str) -> ClusterView:
         request = cluster_pb2.SetSchedulingRequest(name=name, scheduling=scheduling)
         return cluster_view(await self._call(self._clusters.SetScheduling, request))
+
+    async def drain(self, *, cluster: str, region: str, dry_run: bool) -> tuple[DrainView, ...]:
+        request = cluster_pb2.DrainRequest(cluster=cluster, region=region, dry_run=dry_run)
+        reply = await self._call(self._clusters.Drain, request)
+        return tuple(drain_view(one) for one in reply.drains)
+
+    async def drained(self, cluster: str) -> tuple[DrainView, ...]:
+        request = cluster_pb2.GetDrainRequest(cluster=cluster)
+        reply = await self._call(self._clusters.GetDrain, request)
+        return tuple(drain_view(one) for one in reply.drains)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from rich.console import Console
 from whimbrel.cli import trace
 from whimbrel.cli.follow import Story, picture
-from whimbrel.client_views import ExecutionView, NodeView, SpanView, TimelineView, rfc3339
+from whimbrel.client_times import rfc3339
+from whimbrel.client_views import ExecutionView, NodeView, SpanView, TimelineView
 from whimbrel.spec import Failure, Owner, Phase
 
 NODE = NodeView("train", "m.train", "RUNNING", 1, 1, "us-east", "", "", 1, 0, None, "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from whimbrel.cli import cluster, doctor, execution, register, run, sandbox, show, up
+from whimbrel.cli import cluster, doctor, execution, region, register, run, sandbox, show, up
 from whimbrel.errors import WhimbrelError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command(context_settings=run.CONTEXT)(run.run)
 app.command()(register.register)
 app.add_typer(execution.app, name="execution")
 app.add_typer(cluster.app, name="cluster")
+app.add_typer(region.app, name="region")
 app.command()(up.up)
 app.command()(up.down)
 app.add_typer(sandbox.app, name="sandbox")

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from whimbrel.cli import connect, show
-from whimbrel.cli.connect import Domain, Endpoint, Output, Project
+from whimbrel.cli import connect, moves, show
+from whimbrel.cli.connect import Detach, Domain, DryRun, Endpoint, Output, Project
 from whimbrel.cli.show import Form
 from whimbrel.client_views import ClusterView
 
-app = typer.Typer(help="Clusters: register, list, look at, cordon.", no_args_is_help=True)
+app = typer.Typer(help="Clusters: register, list, look at, cordon, drain.", no_args_is_help=True)
 Cluster = Annotated[str, typer.Argument(help="Name of the cluster.", metavar="NAME")]
 
 
@@ -146,3 +146,25 @@ def uncordon(
     with connect.client(endpoint, project, domain) as client:
         cluster = client.set_scheduling(name, scheduling="active")
     show.say(f"{cluster.name} is {cluster.scheduling}")
+
+
+@app.command()
+def drain(
+    name: Cluster,
+    dry_run: DryRun = False,
+    detach: Detach = False,
+    output: Output = Form.TABLE,
+    endpoint: Endpoint = None,
+    project: Project = None,
+    domain: Domain = None,
+) -> None:
+    """Move every run elsewhere; nothing new goes there until it is uncordoned, which also ends a
+    drain under way.
+
+    Example: whimbrel cluster drain us-east --dry-run
+    """
+    with connect.client(endpoint, project, domain) as client:
+        code = moves.drain(
+            client, cluster=name, region="", dry_run=dry_run, detach=detach, form=output
+        )
+    raise typer.Exit(code)

@@ -14,6 +14,8 @@ Endpoint = Annotated[str | None, typer.Option("--endpoint", help="host:port of t
 Project = Annotated[str | None, typer.Option("--project", "-p", help="Project.")]
 Domain = Annotated[str | None, typer.Option("--domain", "-d", help="Domain.")]
 Output = Annotated[Form, typer.Option("-o", "--output", help="Form of the result.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would move where.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Begin, and don't wait for the end.")]
 Name = Annotated[str, typer.Argument(help="Name of the execution.", metavar="NAME")]
 
 

@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from whimbrel.cli import connect, follow, show, trace
-from whimbrel.cli.connect import Domain, Endpoint, Name, Output, Project
+from whimbrel.cli import connect, follow, moves, show, trace
+from whimbrel.cli.connect import Detach, Domain, DryRun, Endpoint, Name, Output, Project
 from whimbrel.cli.show import Form
-from whimbrel.client_views import ExecutionView, rfc3339
+from whimbrel.client_times import rfc3339
+from whimbrel.client_views import ExecutionView
 from whimbrel.errors import ExecutionFailed, InvalidInput
 from whimbrel.spec import Phase
 
-app = typer.Typer(help="Runs: list, look at, follow, cancel.", no_args_is_help=True)
+app = typer.Typer(help="Runs: list, look at, follow, move, cancel.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -179,6 +180,30 @@ def cancel(
     with connect.client(endpoint, project, domain) as client:
         view = client.get(name).cancel(reason=reason)
     show.say(f"{view.name} is {view.phase}")
+
+
+@app.command()
+def migrate(
+    name: Name,
+    to: Annotated[
+        str, typer.Option("--to", help="Cluster to move to; any other one if not given.")
+    ] = "",
+    dry_run: DryRun = False,
+    detach: Detach = False,
+    output: Output = Form.TABLE,
+    endpoint: Endpoint = None,
+    project: Project = None,
+    domain: Domain = None,
+) -> None:
+    """Move a run to another cluster: finished steps are kept, a running one saves a checkpoint and
+    goes on from it, or is run again. The plan says which.
+
+    Example: whimbrel execution migrate digits-1 --to eu-west --dry-run
+    """
+    with connect.client(endpoint, project, domain) as client:
+        execution = client.get(name)
+        code = moves.migration(execution, to=to, dry_run=dry_run, detach=detach, form=output)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from whimbrel.errors import WhimbrelError
 PHASE_STYLES = {
     "SUCCEEDED": "green", "FAILED": "red", "ABORTED": "red", "RUNNING": "cyan",
     "MOVING": "yellow", "WAITING": "yellow", "ALIVE": "green", "LOST": "red", "ABSENT": "red",
-    "OK": "green", "ILL": "red",
+    "OK": "green", "ILL": "red", "RESUMED": "green", "REFUSED": "red", "TAKEN_OVER": "yellow",
 }  # fmt: skip
 
 
