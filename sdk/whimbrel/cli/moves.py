@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.filesize import decimal
+
 from whimbrel.cli import show
 from whimbrel.cli.show import Form
 from whimbrel.client_moves import DrainView, MigrationView
@@ -58,7 +60,10 @@ def plan(view: MigrationView) -> None:
     why = f": {view.why}" if view.why else ""
     show.out().print(f"{view.execution}: {view.from_cluster or '-'} -> {target}{why}", markup=False)
     if view.nodes:
-        rows = [(node.node, node.what, size(node.bytes), node.why) for node in view.nodes]
+        rows = [
+            (node.node, node.what, decimal(node.bytes) if node.bytes else "", node.why)
+            for node in view.nodes
+        ]
         show.table(("node", "what", "to copy", "why"), rows)
     if not view.to_cluster and view.refusals:
         rows = [(one.cluster, one.rule, one.why) for one in view.refusals]
@@ -74,17 +79,6 @@ def outcome(view: MigrationView) -> None:
     }
     reason = view.why or view.reason or "no reason was given"
     show.say(said.get(view.phase, f"{view.execution} did not move: {reason}"))
-
-
-def size(count: int) -> str:
-    if count < 1024:
-        return f"{count} B" if count else ""
-    for unit in ("KiB", "MiB", "GiB"):
-        count_of = count / 1024
-        count = int(count_of)
-        if count_of < 1024 or unit == "GiB":
-            return f"{count_of:.1f} {unit}"
-    raise AssertionError
 
 
 def drain(
