@@ -41,20 +41,25 @@ class Federation:
         environment: Mapping[str, str] = {},
         routers: int = 1,
         options: Sequence[str] = (),
+        inside: Sequence[str] = (),
+        preset: str = "test",
     ) -> None:
-        """`options` are further ones of `whimbrel up`."""
+        """`options` are further ones of `whimbrel up`; `inside` is written before every command (a
+        network of its own)."""
         self.folder = folder
         self.data = folder / "data"
         self.environment = {**os.environ, **environment, "NO_COLOR": "1", "COLUMNS": "200"}
         self.routers = routers
         self.options = options
+        self.inside = inside
+        self.preset = preset
 
     def whimbrel(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = self.environment
         if (self.data / "sandbox.json").exists():
             environment = {**environment, "WHIMBREL_ENDPOINT": self.sandbox["endpoint"]}
         done = subprocess.run(
-            [sys.executable, "-m", "whimbrel.cli", *arguments],
+            [*self.inside, sys.executable, "-m", "whimbrel.cli", *arguments],
             env=environment, cwd=self.folder, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
@@ -62,7 +67,7 @@ class Federation:
 
     def start(self) -> None:
         self.whimbrel(
-            "up", "--data-dir", str(self.data), "--ports", "auto", "--preset", "test",
+            "up", "--data-dir", str(self.data), "--ports", "auto", "--preset", self.preset,
             "--routers", str(self.routers), "--detach", *self.options,
         )  # fmt: skip
 
@@ -116,6 +121,16 @@ class Federation:
         finally:
             connection.close()
 
+    def sessions(self) -> dict[str, int]:
+        """Cluster -> epoch of its newest session: it grows when a session was lost."""
+        with self.database() as database:
+            return dict(
+                tuple(row) for row in database.execute("SELECT name, cluster_epoch FROM cluster")
+            )
+
+    def cluster(self, name: str) -> dict[str, Any]:
+        return json.loads(self.whimbrel("cluster", "get", name, "-o", "json").stdout)
+
     def wipe(self) -> None:
         shutil.rmtree(self.data, ignore_errors=True)
 
@@ -160,6 +175,14 @@ class Run:
     def row(self, sql: str) -> list[sqlite3.Row]:
         with self.federation.database() as database:
             return database.execute(sql, {"x": f"default/development/{self.name}"}).fetchall()
+
+    def told(self, kind: str, *, after: float = 0.0) -> float:
+        """Unix seconds of the first line of this kind in the run's story after that time."""
+        return eventually(f"{self.name} tells {kind}", lambda: self._told(kind, after))
+
+    def _told(self, kind: str, after: float) -> float:
+        rows = self.row(f"SELECT at_ns FROM timeline WHERE execution = :x AND kind = '{kind}'")
+        return next((row[0] / 1e9 for row in rows if row[0] > after * 1e9), 0.0)
 
     def phase(self) -> str:
         return self.row("SELECT phase FROM execution WHERE id = :x")[0]["phase"]

@@ -213,6 +213,7 @@ class Supervisor:
                         "cluster": region,
                         "store": self.plan.store_url(region),
                         "state": self.state(region),
+                        "links": [relay.address for relay in self.relays[region]],
                         "compute": self.compute(region),
                         "kubeconfig": self.plan.agent(region).kubeconfig,
                     }
