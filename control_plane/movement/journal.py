@@ -150,7 +150,7 @@ async def drain_view(connection: AsyncConnection, row: Row) -> DrainView:
         .where(mine, MIGRATION.c.ended_ns > 0)
         .group_by(MIGRATION.c.phase)
     )
-    phases: dict[str, int] = dict(tuple(row) for row in counted)
+    phases: dict[str, int] = {row[0]: row[1] for row in counted}
     total = await connection.execute(select(func.count()).where(mine))
     found = await connection.execute(
         select(MIGRATION).where(mine).order_by(MIGRATION.c.requested_ns.desc()).limit(AT_MOST)
