@@ -71,7 +71,8 @@ def up(
     """Start etcd, Temporal, control plane, router and one agent a region on this machine.
 
     Stopped and started again in the same folder it goes on where it was; options are given again.
-    A region named by --kubeconfig or --agent-settings needs no --region.
+    A region named by --kubeconfig or --agent-settings needs no --region. A database or etcd of your
+    own: set WHIMBREL_CONTROL_PLANE_DATABASE_URL or WHIMBREL_ROUTER_ETCD.
 
     Example: whimbrel up --region us-east --region eu-west --ports auto --detach
     """

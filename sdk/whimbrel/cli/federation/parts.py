@@ -152,9 +152,14 @@ def check_regions(regions: Iterable[str]) -> tuple[str, ...]:
     return chosen
 
 
+YOURS = ("WHIMBREL_CONTROL_PLANE_DATABASE_URL", "WHIMBREL_ROUTER_ETCD")
+"""Variables that win over the embedded parts: a database and an etcd of one's own."""
+
+
 def _server(module: str, prefix: str, settings: Mapping[str, str]) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(servers_path()), os.environ.get("PYTHONPATH", ""))))
     variables = {f"WHIMBREL_{prefix}_{name.upper()}": text for name, text in settings.items()}
+    variables |= {name: os.environ[name] for name in YOURS if name in variables.keys() & os.environ}
     # Hash seeds and buffers as a server wants them: log lines appear when they are written.
     return {**variables, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "NO_PROXY": "*"}
 
