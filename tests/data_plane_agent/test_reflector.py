@@ -59,6 +59,7 @@ async def test_a_page_that_expires_shows_nothing_and_the_list_begins_anew() -> N
     assert server.slept == []
 
 
+@pytest.mark.fault(35)
 @pytest.mark.parametrize("how", ["http status", "error event"])
 async def test_an_expired_version_means_a_new_list_and_what_vanished_is_told(how: str) -> None:
     gone = Expired("too old resource version", status=410)
@@ -107,6 +108,7 @@ async def test_bookmarks_move_the_version_on() -> None:
     assert server.slept == []  # a quiet watch that held is no failure
 
 
+@pytest.mark.fault(35)
 async def test_a_half_open_watch_is_left_and_another_begun() -> None:
     server = Scripted(
         [

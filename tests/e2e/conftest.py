@@ -8,17 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.checker import check
-from tests.e2e.faults.record import Record
 from tests.e2e.federation import Federation
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults-json", type=Path, help="write what became of each injected fault")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if file := config.getoption("--faults-json"):
-        config.pluginmanager.register(Record(file), "faults")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.e2e.federation import Federation, eventually
 
 
@@ -21,6 +23,7 @@ def test_a_run_arrives_undisturbed(federation: Federation) -> None:
     assert run.causes() == ["launch"]
 
 
+@pytest.mark.fault(1)
 def test_sigkill_of_an_agent_moves_its_run_and_repeats_nothing(federation: Federation) -> None:
     run = federation.launch("agent-killed")
     region = run.at_gate()
@@ -34,6 +37,7 @@ def test_sigkill_of_an_agent_moves_its_run_and_repeats_nothing(federation: Feder
     assert run.execution["outputs"] == {"o0": 42}
 
 
+@pytest.mark.fault(1)
 def test_a_lost_region_costs_only_what_lay_in_it(federation: Federation) -> None:
     run = federation.launch("region-lost", workflow="files")
     region = run.at_gate()
@@ -46,6 +50,7 @@ def test_a_lost_region_costs_only_what_lay_in_it(federation: Federation) -> None
     assert (run.starts("write"), run.starts("count"), run.starts("total")) == (2, 1, 1)
 
 
+@pytest.mark.fault(2)
 def test_a_frozen_agent_that_wakes_up_late_changes_nothing(federation: Federation) -> None:
     run = federation.launch("frozen")
     region = run.at_gate()
@@ -69,6 +74,7 @@ def test_a_frozen_agent_that_wakes_up_late_changes_nothing(federation: Federatio
     assert run.causes() == ["launch", "failover"]
 
 
+@pytest.mark.fault(3)
 def test_half_a_ttl_of_silence_is_nothing(federation: Federation) -> None:
     run = federation.launch("paused-briefly")
     region = run.at_gate()
@@ -81,6 +87,7 @@ def test_half_a_ttl_of_silence_is_nothing(federation: Federation) -> None:
     assert run.starts("gate") == 1
 
 
+@pytest.mark.fault(5)
 def test_a_region_cut_off_is_replaced_and_its_late_result_refused(federation: Federation) -> None:
     run = federation.launch("cut")
     region = run.at_gate()

@@ -22,14 +22,13 @@ def finish(run, *, epoch: int) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "names",
     [
-        ("control-plane",),
-        ("router",),
-        ("router", "router-2"),
-        ("control-plane", "router", "router-2"),
-        ("etcd",),
-        ("temporal",),
+        pytest.param(("control-plane",), id="control-plane"),
+        pytest.param(("router",), id="router", marks=pytest.mark.fault(12)),
+        pytest.param(("router", "router-2"), id="routers", marks=pytest.mark.fault(12)),
+        pytest.param(("control-plane", "router", "router-2"), id="centre"),
+        pytest.param(("etcd",), id="etcd"),
+        pytest.param(("temporal",), id="temporal", marks=pytest.mark.fault(29)),
     ],
-    ids="+".join,
 )
 def test_sigkill_of_servers_during_a_run(federation: Federation, names: tuple[str, ...]) -> None:
     run = federation.launch("killed-" + "-".join(names).replace("/", "-"))
@@ -50,6 +49,7 @@ def test_etcd_wiped_during_a_run_costs_a_reconnect_not_a_fact(federation: Federa
     finish(run, epoch=epoch)
 
 
+@pytest.mark.fault(14, 28)
 def test_a_region_computes_on_while_the_centre_is_away(fresh: Callable[..., Federation]) -> None:
     federation = fresh()
     run = federation.launch("centre-away")
@@ -66,7 +66,12 @@ def test_a_region_computes_on_while_the_centre_is_away(fresh: Callable[..., Fede
 
 
 @pytest.mark.parametrize(
-    "point", ["dispatch.after_place", "dispatch.after_fence", "dispatch.after_assign"]
+    "point",
+    [
+        pytest.param("dispatch.after_place", marks=pytest.mark.fault(16)),
+        pytest.param("dispatch.after_fence", marks=pytest.mark.fault(17)),
+        pytest.param("dispatch.after_assign", marks=pytest.mark.fault(18)),
+    ],
 )
 def test_sigkill_between_the_steps_of_a_dispatch(
     fresh: Callable[..., Federation], tmp_path, point: str
@@ -82,6 +87,7 @@ def test_sigkill_between_the_steps_of_a_dispatch(
     assert len(run.row("SELECT 1 FROM node_output WHERE execution = :x")) == 3
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     "point", ["takeover.after_fence", "takeover.after_declare", "takeover.after_dispatch"]
 )

@@ -111,6 +111,7 @@ def test_a_killed_agent_comes_back_and_takes_its_pod_as_its_own(inside: World) -
     await_no_pods(inside.cluster)
 
 
+@pytest.mark.fault(5)
 def test_an_isolated_region_is_taken_over_and_its_agent_comes_back_by_itself(
     inside: World,
 ) -> None:

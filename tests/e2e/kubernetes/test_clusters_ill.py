@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from tests.e2e.federation import eventually
 from tests.e2e.kubernetes.runs import PATIENCE, Cloud, await_no_pods, hold_for, pods
 
@@ -13,6 +15,7 @@ spec: {hard: {pods: "0"}}
 """
 
 
+@pytest.mark.fault(34)
 def test_a_frozen_api_server_stops_no_running_task_and_gets_no_new_one(
     cloud: Cloud, clusters: dict
 ) -> None:
@@ -35,6 +38,7 @@ def test_a_frozen_api_server_stops_no_running_task_and_gets_no_new_one(
     assert (run.said("gate"), run.causes()) == (1, ["launch"])
 
 
+@pytest.mark.fault(34, 35)
 def test_an_api_server_that_is_killed_and_one_whose_etcd_restarts(
     cloud: Cloud, clusters: dict
 ) -> None:
@@ -49,6 +53,7 @@ def test_an_api_server_that_is_killed_and_one_whose_etcd_restarts(
         assert (run.said("gate"), run.said("last"), run.causes()) == (1, 1, ["launch"])
 
 
+@pytest.mark.fault(40)
 def test_a_full_cluster_gives_the_run_back(cloud: Cloud, clusters: dict) -> None:
     alpha = clusters["alpha"]
     alpha.kubectl("apply", "-f", "-", stdin=QUOTA)
@@ -65,6 +70,7 @@ def test_a_full_cluster_gives_the_run_back(cloud: Cloud, clusters: dict) -> None
     await_no_pods(alpha)
 
 
+@pytest.mark.fault(36)
 def test_an_agent_killed_between_create_and_record_starts_no_second_pod(
     cloud: Cloud, clusters: dict
 ) -> None:
@@ -96,6 +102,7 @@ def test_an_agent_that_restarts_adopts_its_pods(cloud: Cloud, clusters: dict) ->
     assert run.said("gate") == 1
 
 
+@pytest.mark.fault(5)
 def test_a_cut_cluster_is_fenced_and_its_pods_are_deleted_when_it_returns(
     cloud: Cloud, clusters: dict
 ) -> None:

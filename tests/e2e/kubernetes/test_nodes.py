@@ -2,6 +2,8 @@
 
 import signal
 
+import pytest
+
 from tests.e2e.federation import eventually
 from tests.e2e.kubernetes.runs import PATIENCE, Cloud, PodRun, pods
 
@@ -23,6 +25,7 @@ def resumed(run: PodRun) -> list[int]:
     return [int(note.text.split()[-1]) for note in notes][1:]
 
 
+@pytest.mark.fault(37)
 def test_a_dead_node_costs_the_steps_since_the_checkpoint(cloud: Cloud, clusters: dict) -> None:
     alpha = clusters["alpha"]
     run = cloud.launch("node-dies", "counting", "--region", "alpha")
@@ -44,6 +47,7 @@ def test_a_dead_node_costs_the_steps_since_the_checkpoint(cloud: Cloud, clusters
     alpha.restart_node(host)
 
 
+@pytest.mark.fault(37)
 def test_a_cut_node_is_left_and_its_zombie_changes_nothing(cloud: Cloud, clusters: dict) -> None:
     alpha = clusters["alpha"]
     run = cloud.launch("node-cut", "counting", "--region", "alpha")
@@ -62,6 +66,7 @@ def test_a_cut_node_is_left_and_its_zombie_changes_nothing(cloud: Cloud, cluster
     assert run.causes() == ["launch"]
 
 
+@pytest.mark.fault(38)
 def test_a_drained_node_hands_over_a_fresh_checkpoint(cloud: Cloud, clusters: dict) -> None:
     alpha = clusters["alpha"]
     run = cloud.launch("node-drained", "counting", "--region", "alpha")

@@ -97,6 +97,7 @@ def test_a_cancelled_run_leaves_no_pod_though_it_ignores_sigterm(
     await_no_pods(cluster, deadline=PATIENCE)
 
 
+@pytest.mark.fault(34)
 def test_two_hundred_pods_at_once(cloud: Cloud) -> None:
     run = cloud.launch("crowd", "many", door=False)
     eventually("the crowd is done", lambda: run.phase() == "SUCCEEDED", deadline=900)
