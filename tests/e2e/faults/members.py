@@ -68,7 +68,7 @@ class Members:
         def found() -> int | None:
             for index in self.processes:
                 said = self.ask(index, "maintenance/status")
-                if said and said["leader"] == said["header"]["member_id"]:
+                if said.get("leader", "") == said.get("header", {}).get("member_id"):
                     return index + 1
             return None
 
