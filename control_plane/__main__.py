@@ -39,7 +39,8 @@ from control_plane.ledger.rpc import LedgerServicer
 from control_plane.ledger.service import Ledger
 from control_plane.migrations.upgrade import upgrade
 from control_plane.movement.activities import MovementSteps
-from control_plane.movement.client import MovementOff, Pace, TemporalMovement
+from control_plane.movement.client import Pace, TemporalMovement
+from control_plane.movement.off import MovementOff
 from control_plane.registry.bundles import Bundles
 from control_plane.registry.graphs import Graphs
 from control_plane.registry.rpc import RegistryServicer

@@ -20,6 +20,7 @@ from control_plane.movement.reach import Reach
 from control_plane.movement.rows import (
     current,
     decision,
+    mark_staying,
     now_ns,
     orphans,
     owned_rows,
@@ -100,6 +101,7 @@ class MovementSteps:
                 connection, batch.cluster, batch.cluster_epoch, limit=batch.limit - len(half_way)
             )
             fenced = await to_nobody(connection, owned, story=story)
+            await mark_staying(connection, batch.cluster, batch.cluster_epoch)
             if fenced:
                 session = Session(cluster=batch.cluster, cluster_epoch=batch.cluster_epoch)
                 await count_taken(connection, taken=len(fenced), **session)

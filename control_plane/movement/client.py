@@ -1,13 +1,13 @@
 """The door to the durable stories: starts them, and runs the worker that tells them.
 
-Called by the ledger (a session was lost) and the sweeper (a row that nobody looks after); hands to
-Temporal, which hands to `failover.py` and `move.py`. Temporal may be away: a start that fails
-changes nothing and is repeated.
+Called by the ledger (a session was lost), the sweeper (a row that nobody looks after) and
+`service.py` (a planned move, a drain); hands to Temporal, whose workers (`worker.py`) tell them.
+Temporal may be away: a start that fails changes nothing and is repeated.
 """
 
 import asyncio
 import logging
-import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,16 +19,20 @@ from temporalio.contrib.opentelemetry import TracingInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from control_plane.movement.drain import ClusterDrainWorkflow
 from control_plane.movement.failover import ClusterFailoverWorkflow
+from control_plane.movement.migrate import MigrateWorkflow
 from control_plane.movement.move import MoveWorkflow
-from control_plane.movement.registry import activities_of
-from control_plane.movement.steps import Failover, Move, Steps, failover_id, move_id
+from control_plane.movement.planned import Empty, Migrate, PlannedSteps, drain_id, migrate_id
+from control_plane.movement.steps import TASK_QUEUE, Failover, Move, Steps, failover_id, move_id
+from control_plane.movement.worker import make_planned_worker, make_worker
 
 log = logging.getLogger(__name__)
 
-TASK_QUEUE = "whimbrel-movement"
+OURS_FIRST = 0.6
+"""Of the time to claim: a move that is not claimed goes back before the sweeper places it
+anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +44,8 @@ class Pace:
     hold_max_seconds: float = 300.0
     claim_grace_seconds: float = 5.0
     claim_timeout_seconds: float = 15.0
-
-
-class MovementOff:
-    """No Temporal is configured: nothing moves, and that is said each time it would have."""
-
-    async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
-        log.error(
-            "movement is off (no temporal address): what %s owned in session %s stays where it is",
-            cluster,
-            cluster_epoch,
-        )
-
-    async def move(self, execution: str, epoch: int, *, cause: str) -> None:
-        log.error(
-            "movement is off (no temporal address): the execution stays where it is",
-            extra={"execution": execution, "epoch": epoch},
-        )
-
-    async def run(self) -> None:
-        log.warning("movement is off: set WHIMBREL_CONTROL_PLANE_TEMPORAL to a host:port")
-        await asyncio.Event().wait()
+    quiesce_seconds: float = 60.0
+    drain_at_once: int = 16
 
 
 class TemporalMovement:
@@ -110,6 +95,23 @@ class TemporalMovement:
         )
         await self._start(MoveWorkflow.run, story, id=move_id(execution, epoch))
 
+    def check(self) -> None:
+        """Temporal may be away: an open row's story is told when it is back."""
+
+    async def migrate(self, execution: str, number: int, *, cause: str) -> None:
+        story = Migrate(
+            execution=execution,
+            number=number,
+            cause=cause,
+            quiesce_seconds=self._pace.quiesce_seconds,
+            claim_seconds=self._pace.claim_timeout_seconds * OURS_FIRST,
+        )
+        await self._start(MigrateWorkflow.run, story, id=migrate_id(execution, number))
+
+    async def drain(self, cluster: str, number: int) -> None:
+        story = Empty(cluster=cluster, number=number, at_once=self._pace.drain_at_once)
+        await self._start(ClusterDrainWorkflow.run, story, id=drain_id(cluster, number))
+
     async def _start(self, story: Any, argument: object, *, id: str) -> None:
         client = self._client
         if client is None:
@@ -134,18 +136,20 @@ class TemporalMovement:
             return
         log.debug("story %s is told", id)
 
-    async def run(self) -> None:
+    async def run(self, planned: PlannedSteps | None = None) -> None:
         """Connect, tell stories; begin again whenever Temporal comes back."""
         away = False
         while True:
             try:
                 client = await self._connect()
                 worker = make_worker(client, self._steps)
+                also = make_planned_worker(client, planned) if planned else nullcontext()
                 self._client = client
                 self.connected.set()
                 log.info("movement uses Temporal at %s", self._address)
                 away = False
-                await worker.run()
+                async with also:
+                    await worker.run()
             except (RuntimeError, RPCError, OSError) as error:
                 # Core says so as a RuntimeError, when connecting and when it can't poll.
                 if not away:
@@ -160,21 +164,3 @@ class TemporalMovement:
             data_converter=pydantic_data_converter,
             interceptors=[TracingInterceptor(self._tracer)],
         )
-
-
-def make_worker(client: Client, steps: Steps) -> Worker:
-    """Unsandboxed: our stories import values and nothing else; replay of saved histories guards
-    determinism. Few workflow tasks at once, or a busy machine trips Temporal's two-second deadlock
-    detector."""
-    return Worker(
-        client,
-        task_queue=TASK_QUEUE,
-        workflows=[ClusterFailoverWorkflow, MoveWorkflow],
-        activities=activities_of(steps),
-        workflow_runner=UnsandboxedWorkflowRunner(),
-        max_concurrent_workflow_tasks=max(2, 4 * (os.cpu_count() or 1)),
-        max_concurrent_activities=16,
-        # A killed worker's stories wait this long for it before another gets them.
-        sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
-        graceful_shutdown_timeout=timedelta(seconds=5),
-    )

@@ -77,6 +77,14 @@ async def open_migrations(connection: AsyncConnection, *, limit: int) -> Sequenc
     return found.mappings().all()
 
 
+async def leaving(connection: AsyncConnection, cluster: str) -> int:
+    """How many open migrations this cluster is the source of."""
+    found = await connection.execute(
+        select(func.count()).where(MIGRATION.c.ended_ns == 0, MIGRATION.c.from_cluster == cluster)
+    )
+    return found.scalar_one()
+
+
 async def note(connection: AsyncConnection, execution: str, number: int, **values: Any) -> bool:
     """False: it has ended before."""
     changed = await connection.execute(

@@ -1,17 +1,20 @@
 """Turns steps into Temporal activities: a name, a heartbeat while they work, our errors told by
 their type.
 
-Used by `client.py` when it makes the worker; the steps themselves (`activities.py`, or a fake)
-know no Temporal.
+Used by `worker.py` when it makes the workers; the steps themselves (`activities.py`,
+`migrating.py`, or a fake) know no Temporal.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import functools
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from temporalio import activity
 
+from control_plane.movement import planned
+from control_plane.movement.planned import PlannedSteps
 from control_plane.movement.steps import (
     CLAIMED,
     PLACE,
@@ -19,53 +22,46 @@ from control_plane.movement.steps import (
     SUMMARIZE,
     TAKE_OVER_BATCH,
     WATCH_LOSS,
-    Batch,
-    Failover,
-    Hold,
-    Loss,
-    Move,
-    Placed,
-    Released,
     Steps,
-    Summary,
-    Taken,
 )
 
 
 def activities_of(steps: Steps) -> list[Callable[..., Any]]:
-    """One activity a step, heartbeating every second: a dead process is noticed by its silence."""
+    return [
+        _activity(WATCH_LOSS, steps.watch_loss),
+        _activity(TAKE_OVER_BATCH, steps.take_over_batch),
+        _activity(SUMMARIZE, steps.summarize),
+        _activity(RELEASE, steps.release),
+        _activity(PLACE, steps.place),
+        _activity(CLAIMED, steps.claimed),
+    ]
 
-    @activity.defn(name=WATCH_LOSS)
-    async def watch_loss(hold: Hold) -> Loss:
+
+def planned_activities_of(steps: PlannedSteps) -> list[Callable[..., Any]]:
+    return [
+        _activity(planned.PREPARE, steps.prepare),
+        _activity(planned.QUIESCE, steps.quiesce),
+        _activity(planned.RELEASED, steps.released),
+        _activity(planned.TAKE, steps.take),
+        _activity(planned.HAND_OVER, steps.hand_over),
+        _activity(planned.SEND, steps.send),
+        _activity(planned.CLAIMED, steps.claimed),
+        _activity(planned.RESUMED, steps.resumed),
+        _activity(planned.END, steps.end),
+        _activity(planned.EMPTY, steps.empty),
+    ]
+
+
+def _activity(name: str, step: Callable[[Any], Awaitable[Any]]) -> Callable[..., Any]:
+    """Heartbeats every second: a dead process is noticed by its silence."""
+
+    @activity.defn(name=name)
+    @functools.wraps(step)
+    async def told(argument: Any) -> Any:
         async with _heartbeats():
-            return await steps.watch_loss(hold)
+            return await step(argument)
 
-    @activity.defn(name=TAKE_OVER_BATCH)
-    async def take_over_batch(batch: Batch) -> Taken:
-        async with _heartbeats():
-            return await steps.take_over_batch(batch)
-
-    @activity.defn(name=SUMMARIZE)
-    async def summarize(story: Failover) -> Summary:
-        async with _heartbeats():
-            return await steps.summarize(story)
-
-    @activity.defn(name=RELEASE)
-    async def release(move: Move) -> Released:
-        async with _heartbeats():
-            return await steps.release(move)
-
-    @activity.defn(name=PLACE)
-    async def place(move: Move) -> Placed:
-        async with _heartbeats():
-            return await steps.place(move)
-
-    @activity.defn(name=CLAIMED)
-    async def claimed(move: Move) -> bool:
-        async with _heartbeats():
-            return await steps.claimed(move)
-
-    return [watch_loss, take_over_batch, summarize, release, place, claimed]
+    return told
 
 
 @asynccontextmanager

@@ -7,9 +7,9 @@ only what its cluster still owns with a claim no newer than `s`.
 import time
 from collections.abc import Sequence
 
-from sqlalchemy import not_, select
+from sqlalchemy import ColumnElement, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.spec import Phase, canonical, sha256
+from whimbrel.spec import Mode, Phase, canonical, sha256
 
 from control_plane.database import table
 from control_plane.executions.dispatch import write_phases
@@ -46,12 +46,44 @@ async def owned_rows(
             FENCE.c.owner_cluster == cluster,
             FENCE.c.owner_cluster_epoch <= cluster_epoch,
             not_(FENCE.c.terminal),
-            not_(EXECUTION.c.policy.like(STAYS)),
+            not_(stays()),
         )
         .order_by(EXECUTION.c.created_ns, FENCE.c.execution)
         .limit(limit)
     )
     return [(read(row), row["phase"]) for row in found.mappings()]
+
+
+def stays() -> ColumnElement[bool]:
+    return or_(EXECUTION.c.policy.like(STAYS), EXECUTION.c.mode == Mode.PINNED.value)
+
+
+async def mark_staying(connection: AsyncConnection, cluster: str, cluster_epoch: int) -> None:
+    """What is never replaced by itself says what it waits for, once; its cluster's next claim
+    takes that back."""
+    for kind, which in (
+        ("pinned", EXECUTION.c.mode == Mode.PINNED.value),
+        ("stays", EXECUTION.c.policy.like(STAYS)),
+    ):
+        said = f"{kind}: its cluster {cluster} is lost"
+        found = await connection.execute(
+            select(FENCE.c.execution, FENCE.c.epoch)
+            .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
+            .where(
+                FENCE.c.owner_cluster == cluster,
+                FENCE.c.owner_cluster_epoch <= cluster_epoch,
+                not_(FENCE.c.terminal),
+                EXECUTION.c.reason.not_like("%: its cluster % is lost"),
+                which,
+            )
+        )
+        marked = [Entry(row[0], row[1], kind, cluster, said) for row in found]
+        await connection.execute(
+            update(EXECUTION)
+            .where(EXECUTION.c.id.in_([entry.execution for entry in marked]))
+            .values(reason=said)
+        )
+        await tell(connection, marked)
 
 
 async def orphans(connection: AsyncConnection, story: str, *, limit: int) -> list[FenceRow]:
@@ -71,9 +103,10 @@ async def orphans(connection: AsyncConnection, story: str, *, limit: int) -> lis
 
 
 async def to_nobody(
-    connection: AsyncConnection, owned: Sequence[Owned], *, story: str
+    connection: AsyncConnection, owned: Sequence[Owned], *, story: str, gone: str = ""
 ) -> list[FenceRow]:
-    """The rows at their next epoch, MOVING, nobody's; without those that changed meanwhile."""
+    """The rows at their next epoch, MOVING, nobody's; without those that changed meanwhile.
+    `gone` is what became of their owner, "" = its session is over."""
     answers = await fence(
         connection,
         [
@@ -96,8 +129,8 @@ async def to_nobody(
             continue
         fenced.append(answer.row)
         name, epoch, lost = before.execution, answer.row.epoch, before.owner_cluster
-        gone = f"a session of {lost} is over"
-        lines.append(Entry(name, before.epoch, "suspected", lost, gone))
+        said = gone or f"a session of {lost} is over"
+        lines.append(Entry(name, before.epoch, "suspected", lost, said))
         lines.append(Entry(name, epoch, "fenced", "", f"epoch {epoch} belongs to nobody"))
         phases.append(
             {

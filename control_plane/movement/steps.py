@@ -18,6 +18,10 @@ RELEASE = "release"
 PLACE = "place"
 CLAIMED = "claimed"
 
+TASK_QUEUE = "whimbrel-movement"
+PLANNED_QUEUE = "whimbrel-movement-planned"
+"""Steps of planned moves; they may wait long, and have places of their own to do it in."""
+
 PATIENT = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     backoff_coefficient=2.0,
@@ -47,7 +51,9 @@ def move_id(execution: str, epoch: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """Input of a failover; the second half is what a continued run carries on."""
+    """Input of a failover; the second half is what a continued run carries on: `guarded` for
+    stories that looked once only, `hold_over` the hold was ended by its limit, `back` the cluster
+    was seen again and had its time to claim."""
 
     cluster: str
     cluster_epoch: int
@@ -59,6 +65,8 @@ class Failover:
     guarded: bool = False
     taken: int = 0
     waiting: int = 0
+    hold_over: bool = False
+    back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

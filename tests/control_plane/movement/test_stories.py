@@ -14,8 +14,6 @@ from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 from whimbrel.errors import Unreachable
 
 from control_plane.movement.client import Pace, TemporalMovement
-from control_plane.movement.failover import ClusterFailoverWorkflow
-from control_plane.movement.move import MoveWorkflow
 from control_plane.movement.steps import (
     Batch,
     Failover,
@@ -28,6 +26,7 @@ from control_plane.movement.steps import (
     Summary,
     Taken,
 )
+from control_plane.movement.worker import STORIES
 from tests.control_plane.movement.temporal_server import TemporalServer, serving
 
 pytestmark = pytest.mark.anyio
@@ -249,11 +248,11 @@ async def test_stories_go_on_after_temporal_was_killed(tmp_path: Path) -> None:
             await told(client, "failover/after/1", Summary)
 
 
-@pytest.mark.parametrize("saved", sorted(HISTORIES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("saved", sorted(HISTORIES.rglob("*.json")), ids=lambda path: path.stem)
 async def test_saved_histories_replay(saved: Path) -> None:
     """A change of a story's code must not strand the stories that are open: these are such."""
     replayer = Replayer(
-        workflows=[ClusterFailoverWorkflow, MoveWorkflow],
+        workflows=list(STORIES),
         data_converter=pydantic_data_converter,
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
@@ -263,5 +262,5 @@ async def test_saved_histories_replay(saved: Path) -> None:
 
 
 def test_there_are_histories_of_both_stories() -> None:
-    kinds = {path.stem.split("-")[0] for path in HISTORIES.glob("*.json")}
+    kinds = {path.stem.split("-")[0] for path in HISTORIES.rglob("*.json")}
     assert kinds == {"failover", "move"}
