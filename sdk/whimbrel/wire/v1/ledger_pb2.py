@@ -27,15 +27,15 @@ from whimbrel.wire.v1 import execution_pb2 as whimbrel_dot_wire_dot_v1_dot_execu
 from whimbrel.wire.v1 import placement_pb2 as whimbrel_dot_wire_dot_v1_dot_placement__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/wire/v1/ledger.proto\x12\x10whimbrel.wire.v1\x1a\x1bwhimbrel/wire/v1/spec.proto\x1a whimbrel/wire/v1/execution.proto\x1a whimbrel/wire/v1/placement.proto\"J\n\x12OpenSessionRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\"=\n\x10OpenSessionReply\x12\x15\n\rcluster_epoch\x18\x01 \x01(\x03\x12\x12\n\nscheduling\x18\x02 \x01(\t\"R\n\x11ReportLostRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\x15\n\rlost_since_ns\x18\x03 \x01(\x03\"\x11\n\x0fReportLostReply\"(\n\x04Wish\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"^\n\x0c\x43laimRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12&\n\x06wishes\x18\x03 \x03(\x0b\x32\x16.whimbrel.wire.v1.Wish\"\xb5\x03\n\nClaimReply\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x63laimed\x18\x03 \x01(\x08\x12\x15\n\rcurrent_epoch\x18\x04 \x01(\x03\x12\x10\n\x08terminal\x18\x05 \x01(\x08\x12\x0c\n\x04more\x18\x06 \x01(\x08\x12\x13\n\x0bspec_digest\x18\x07 \x01(\t\x12\x13\n\x0binputs_json\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x0c\n\x04mode\x18\n \x01(\t\x12-\n\x07outputs\x18\x0b \x03(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutput\x12\x31\n\x0b\x63heckpoints\x18\x0c \x03(\x0b\x32\x1c.whimbrel.wire.v1.Checkpoint\x12*\n\x05tries\x18\r \x03(\x0b\x32\x1b.whimbrel.wire.v1.NodeTries\x12+\n\x08replicas\x18\x0e \x03(\x0b\x32\x19.whimbrel.wire.v1.Replica\x12\x0f\n\x07offload\x18\x0f \x01(\x08\x12$\n\x04want\x18\x10 \x01(\x0e\x32\x16.whimbrel.wire.v1.Want\"j\n\tNodeTries\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\x12\x15\n\ruser_failures\x18\x03 \x01(\x05\x12\x17\n\x0fsystem_failures\x18\x04 \x01(\x05\x12\r\n\x05\x61void\x18\x05 \x03(\t\"\xe5\x02\n\nNodeOutput\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nvalue_json\x18\x03 \x01(\t\x12-\n\toffloaded\x18\x04 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12-\n\tartifacts\x18\x05 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\x14\n\x0cinput_digest\x18\x06 \x01(\t\x12\x15\n\routput_digest\x18\x07 \x01(\t\x12\x12\n\nstarted_ns\x18\x08 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\t \x01(\x03\x12*\n\x06stdout\x18\n \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\x0b \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\r\n\x05\x65poch\x18\x0c \x01(\x03\x12\x0c\n\x04host\x18\r \x01(\t\"\x97\x02\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x12\n\nstarted_ns\x18\x04 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x05 \x01(\x03\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x12\n\nwill_retry\x18\x07 \x01(\x08\x12*\n\x06stdout\x18\x08 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\t \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\x0c\n\x04host\x18\n \x01(\t\x12\x0f\n\x07\x61voided\x18\x0b \x03(\t\"h\n\nCheckpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\r\n\x05\x61t_ns\x18\x04 \x01(\x03\"P\n\tSucceeded\x12\x14\n\x0coutputs_json\x18\x01 \x01(\t\x12-\n\tartifacts\x18\x02 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\"4\n\x06\x46\x61iled\x12*\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\"+\n\x08Released\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\")\n\x0bUnreachable\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04uris\x18\x02 \x03(\t\"\x89\x03\n\x05\x45vent\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\x06status\x18\x03 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeStatusH\x00\x12.\n\x06output\x18\x04 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutputH\x00\x12\x32\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1c.whimbrel.wire.v1.CheckpointH\x00\x12\x30\n\tsucceeded\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.SucceededH\x00\x12*\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x18.whimbrel.wire.v1.FailedH\x00\x12.\n\x08released\x18\x08 \x01(\x0b\x32\x1a.whimbrel.wire.v1.ReleasedH\x00\x12\x34\n\x0bunreachable\x18\t \x01(\x0b\x32\x1d.whimbrel.wire.v1.UnreachableH\x00\x42\x06\n\x04\x62ody\"o\n\rCommitRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\r\n\x05\x66irst\x18\x03 \x01(\x03\x12\'\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x17.whimbrel.wire.v1.Event\"\x93\x01\n\x0f\x43ommitException\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\x06result\x18\x02 \x01(\x0e\x32\x1e.whimbrel.wire.v1.CommitResult\x12\x15\n\rcurrent_epoch\x18\x03 \x01(\x03\x12*\n\x04kept\x18\x04 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutput\"j\n\x0b\x43ommitReply\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12\x14\n\x0cgap_expected\x18\x02 \x01(\x03\x12\x35\n\nexceptions\x18\x03 \x03(\x0b\x32!.whimbrel.wire.v1.CommitException\"\"\n\x10\x46\x65tchSpecRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\">\n\x0e\x46\x65tchSpecReply\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.WorkflowSpec\"$\n\x12\x46\x65tchBundleRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\" \n\x10\x46\x65tchBundleChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*}\n\x0c\x43ommitResult\x12\x1d\n\x19\x43OMMIT_RESULT_UNSPECIFIED\x10\x00\x12\r\n\tCOMMITTED\x10\x01\x12\x15\n\x11\x41LREADY_COMMITTED\x10\x02\x12\n\n\x06\x46\x45NCED\x10\x03\x12\x0c\n\x08\x43ONFLICT\x10\x04\x12\x0e\n\nINCOMPLETE\x10\x05\x32\xf8\x03\n\x06Ledger\x12W\n\x0bOpenSession\x12$.whimbrel.wire.v1.OpenSessionRequest\x1a\".whimbrel.wire.v1.OpenSessionReply\x12T\n\nReportLost\x12#.whimbrel.wire.v1.ReportLostRequest\x1a!.whimbrel.wire.v1.ReportLostReply\x12G\n\x05\x43laim\x12\x1e.whimbrel.wire.v1.ClaimRequest\x1a\x1c.whimbrel.wire.v1.ClaimReply0\x01\x12H\n\x06\x43ommit\x12\x1f.whimbrel.wire.v1.CommitRequest\x1a\x1d.whimbrel.wire.v1.CommitReply\x12Q\n\tFetchSpec\x12\".whimbrel.wire.v1.FetchSpecRequest\x1a .whimbrel.wire.v1.FetchSpecReply\x12Y\n\x0b\x46\x65tchBundle\x12$.whimbrel.wire.v1.FetchBundleRequest\x1a\".whimbrel.wire.v1.FetchBundleChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwhimbrel/wire/v1/ledger.proto\x12\x10whimbrel.wire.v1\x1a\x1bwhimbrel/wire/v1/spec.proto\x1a whimbrel/wire/v1/execution.proto\x1a whimbrel/wire/v1/placement.proto\"J\n\x12OpenSessionRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\"=\n\x10OpenSessionReply\x12\x15\n\rcluster_epoch\x18\x01 \x01(\x03\x12\x12\n\nscheduling\x18\x02 \x01(\t\"R\n\x11ReportLostRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\x15\n\rlost_since_ns\x18\x03 \x01(\x03\"\x11\n\x0fReportLostReply\"(\n\x04Wish\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"^\n\x0c\x43laimRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12&\n\x06wishes\x18\x03 \x03(\x0b\x32\x16.whimbrel.wire.v1.Wish\"\xc6\x03\n\nClaimReply\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x63laimed\x18\x03 \x01(\x08\x12\x15\n\rcurrent_epoch\x18\x04 \x01(\x03\x12\x10\n\x08terminal\x18\x05 \x01(\x08\x12\x0c\n\x04more\x18\x06 \x01(\x08\x12\x13\n\x0bspec_digest\x18\x07 \x01(\t\x12\x13\n\x0binputs_json\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\x12\x0c\n\x04mode\x18\n \x01(\t\x12-\n\x07outputs\x18\x0b \x03(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutput\x12\x31\n\x0b\x63heckpoints\x18\x0c \x03(\x0b\x32\x1c.whimbrel.wire.v1.Checkpoint\x12*\n\x05tries\x18\r \x03(\x0b\x32\x1b.whimbrel.wire.v1.NodeTries\x12+\n\x08replicas\x18\x0e \x03(\x0b\x32\x19.whimbrel.wire.v1.Replica\x12\x0f\n\x07offload\x18\x0f \x01(\x08\x12$\n\x04want\x18\x10 \x01(\x0e\x32\x16.whimbrel.wire.v1.Want\x12\x0f\n\x07regions\x18\x11 \x03(\t\"j\n\tNodeTries\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\x05\x12\x15\n\ruser_failures\x18\x03 \x01(\x05\x12\x17\n\x0fsystem_failures\x18\x04 \x01(\x05\x12\r\n\x05\x61void\x18\x05 \x03(\t\"\xe5\x02\n\nNodeOutput\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x12\n\nvalue_json\x18\x03 \x01(\t\x12-\n\toffloaded\x18\x04 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12-\n\tartifacts\x18\x05 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\x14\n\x0cinput_digest\x18\x06 \x01(\t\x12\x15\n\routput_digest\x18\x07 \x01(\t\x12\x12\n\nstarted_ns\x18\x08 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\t \x01(\x03\x12*\n\x06stdout\x18\n \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\x0b \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\r\n\x05\x65poch\x18\x0c \x01(\x03\x12\x0c\n\x04host\x18\r \x01(\t\"\x97\x02\n\nNodeStatus\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\r\n\x05phase\x18\x03 \x01(\t\x12\x12\n\nstarted_ns\x18\x04 \x01(\x03\x12\x10\n\x08\x65nded_ns\x18\x05 \x01(\x03\x12*\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\x12\x12\n\nwill_retry\x18\x07 \x01(\x08\x12*\n\x06stdout\x18\x08 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12*\n\x06stderr\x18\t \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\x0c\n\x04host\x18\n \x01(\t\x12\x0f\n\x07\x61voided\x18\x0b \x03(\t\"h\n\nCheckpoint\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12,\n\x08\x61rtifact\x18\x03 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\x12\r\n\x05\x61t_ns\x18\x04 \x01(\x03\"P\n\tSucceeded\x12\x14\n\x0coutputs_json\x18\x01 \x01(\t\x12-\n\tartifacts\x18\x02 \x03(\x0b\x32\x1a.whimbrel.wire.v1.Artifact\"4\n\x06\x46\x61iled\x12*\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x1b.whimbrel.wire.v1.TaskError\"+\n\x08Released\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\")\n\x0bUnreachable\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04uris\x18\x02 \x03(\t\"\x89\x03\n\x05\x45vent\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12.\n\x06status\x18\x03 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeStatusH\x00\x12.\n\x06output\x18\x04 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutputH\x00\x12\x32\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x1c.whimbrel.wire.v1.CheckpointH\x00\x12\x30\n\tsucceeded\x18\x06 \x01(\x0b\x32\x1b.whimbrel.wire.v1.SucceededH\x00\x12*\n\x06\x66\x61iled\x18\x07 \x01(\x0b\x32\x18.whimbrel.wire.v1.FailedH\x00\x12.\n\x08released\x18\x08 \x01(\x0b\x32\x1a.whimbrel.wire.v1.ReleasedH\x00\x12\x34\n\x0bunreachable\x18\t \x01(\x0b\x32\x1d.whimbrel.wire.v1.UnreachableH\x00\x42\x06\n\x04\x62ody\"o\n\rCommitRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\r\n\x05\x66irst\x18\x03 \x01(\x03\x12\'\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x17.whimbrel.wire.v1.Event\"\x93\x01\n\x0f\x43ommitException\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\x06result\x18\x02 \x01(\x0e\x32\x1e.whimbrel.wire.v1.CommitResult\x12\x15\n\rcurrent_epoch\x18\x03 \x01(\x03\x12*\n\x04kept\x18\x04 \x01(\x0b\x32\x1c.whimbrel.wire.v1.NodeOutput\"j\n\x0b\x43ommitReply\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\x03\x12\x14\n\x0cgap_expected\x18\x02 \x01(\x03\x12\x35\n\nexceptions\x18\x03 \x03(\x0b\x32!.whimbrel.wire.v1.CommitException\"\"\n\x10\x46\x65tchSpecRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\">\n\x0e\x46\x65tchSpecReply\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.whimbrel.wire.v1.WorkflowSpec\"$\n\x12\x46\x65tchBundleRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\" \n\x10\x46\x65tchBundleChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*}\n\x0c\x43ommitResult\x12\x1d\n\x19\x43OMMIT_RESULT_UNSPECIFIED\x10\x00\x12\r\n\tCOMMITTED\x10\x01\x12\x15\n\x11\x41LREADY_COMMITTED\x10\x02\x12\n\n\x06\x46\x45NCED\x10\x03\x12\x0c\n\x08\x43ONFLICT\x10\x04\x12\x0e\n\nINCOMPLETE\x10\x05\x32\xf8\x03\n\x06Ledger\x12W\n\x0bOpenSession\x12$.whimbrel.wire.v1.OpenSessionRequest\x1a\".whimbrel.wire.v1.OpenSessionReply\x12T\n\nReportLost\x12#.whimbrel.wire.v1.ReportLostRequest\x1a!.whimbrel.wire.v1.ReportLostReply\x12G\n\x05\x43laim\x12\x1e.whimbrel.wire.v1.ClaimRequest\x1a\x1c.whimbrel.wire.v1.ClaimReply0\x01\x12H\n\x06\x43ommit\x12\x1f.whimbrel.wire.v1.CommitRequest\x1a\x1d.whimbrel.wire.v1.CommitReply\x12Q\n\tFetchSpec\x12\".whimbrel.wire.v1.FetchSpecRequest\x1a .whimbrel.wire.v1.FetchSpecReply\x12Y\n\x0b\x46\x65tchBundle\x12$.whimbrel.wire.v1.FetchBundleRequest\x1a\".whimbrel.wire.v1.FetchBundleChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whimbrel.wire.v1.ledger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMMITRESULT']._serialized_start=2987
-  _globals['_COMMITRESULT']._serialized_end=3112
+  _globals['_COMMITRESULT']._serialized_start=3004
+  _globals['_COMMITRESULT']._serialized_end=3129
   _globals['_OPENSESSIONREQUEST']._serialized_start=148
   _globals['_OPENSESSIONREQUEST']._serialized_end=222
   _globals['_OPENSESSIONREPLY']._serialized_start=224
@@ -49,39 +49,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLAIMREQUEST']._serialized_start=432
   _globals['_CLAIMREQUEST']._serialized_end=526
   _globals['_CLAIMREPLY']._serialized_start=529
-  _globals['_CLAIMREPLY']._serialized_end=966
-  _globals['_NODETRIES']._serialized_start=968
-  _globals['_NODETRIES']._serialized_end=1074
-  _globals['_NODEOUTPUT']._serialized_start=1077
-  _globals['_NODEOUTPUT']._serialized_end=1434
-  _globals['_NODESTATUS']._serialized_start=1437
-  _globals['_NODESTATUS']._serialized_end=1716
-  _globals['_CHECKPOINT']._serialized_start=1718
-  _globals['_CHECKPOINT']._serialized_end=1822
-  _globals['_SUCCEEDED']._serialized_start=1824
-  _globals['_SUCCEEDED']._serialized_end=1904
-  _globals['_FAILED']._serialized_start=1906
-  _globals['_FAILED']._serialized_end=1958
-  _globals['_RELEASED']._serialized_start=1960
-  _globals['_RELEASED']._serialized_end=2003
-  _globals['_UNREACHABLE']._serialized_start=2005
-  _globals['_UNREACHABLE']._serialized_end=2046
-  _globals['_EVENT']._serialized_start=2049
-  _globals['_EVENT']._serialized_end=2442
-  _globals['_COMMITREQUEST']._serialized_start=2444
-  _globals['_COMMITREQUEST']._serialized_end=2555
-  _globals['_COMMITEXCEPTION']._serialized_start=2558
-  _globals['_COMMITEXCEPTION']._serialized_end=2705
-  _globals['_COMMITREPLY']._serialized_start=2707
-  _globals['_COMMITREPLY']._serialized_end=2813
-  _globals['_FETCHSPECREQUEST']._serialized_start=2815
-  _globals['_FETCHSPECREQUEST']._serialized_end=2849
-  _globals['_FETCHSPECREPLY']._serialized_start=2851
-  _globals['_FETCHSPECREPLY']._serialized_end=2913
-  _globals['_FETCHBUNDLEREQUEST']._serialized_start=2915
-  _globals['_FETCHBUNDLEREQUEST']._serialized_end=2951
-  _globals['_FETCHBUNDLECHUNK']._serialized_start=2953
-  _globals['_FETCHBUNDLECHUNK']._serialized_end=2985
-  _globals['_LEDGER']._serialized_start=3115
-  _globals['_LEDGER']._serialized_end=3619
+  _globals['_CLAIMREPLY']._serialized_end=983
+  _globals['_NODETRIES']._serialized_start=985
+  _globals['_NODETRIES']._serialized_end=1091
+  _globals['_NODEOUTPUT']._serialized_start=1094
+  _globals['_NODEOUTPUT']._serialized_end=1451
+  _globals['_NODESTATUS']._serialized_start=1454
+  _globals['_NODESTATUS']._serialized_end=1733
+  _globals['_CHECKPOINT']._serialized_start=1735
+  _globals['_CHECKPOINT']._serialized_end=1839
+  _globals['_SUCCEEDED']._serialized_start=1841
+  _globals['_SUCCEEDED']._serialized_end=1921
+  _globals['_FAILED']._serialized_start=1923
+  _globals['_FAILED']._serialized_end=1975
+  _globals['_RELEASED']._serialized_start=1977
+  _globals['_RELEASED']._serialized_end=2020
+  _globals['_UNREACHABLE']._serialized_start=2022
+  _globals['_UNREACHABLE']._serialized_end=2063
+  _globals['_EVENT']._serialized_start=2066
+  _globals['_EVENT']._serialized_end=2459
+  _globals['_COMMITREQUEST']._serialized_start=2461
+  _globals['_COMMITREQUEST']._serialized_end=2572
+  _globals['_COMMITEXCEPTION']._serialized_start=2575
+  _globals['_COMMITEXCEPTION']._serialized_end=2722
+  _globals['_COMMITREPLY']._serialized_start=2724
+  _globals['_COMMITREPLY']._serialized_end=2830
+  _globals['_FETCHSPECREQUEST']._serialized_start=2832
+  _globals['_FETCHSPECREQUEST']._serialized_end=2866
+  _globals['_FETCHSPECREPLY']._serialized_start=2868
+  _globals['_FETCHSPECREPLY']._serialized_end=2930
+  _globals['_FETCHBUNDLEREQUEST']._serialized_start=2932
+  _globals['_FETCHBUNDLEREQUEST']._serialized_end=2968
+  _globals['_FETCHBUNDLECHUNK']._serialized_start=2970
+  _globals['_FETCHBUNDLECHUNK']._serialized_end=3002
+  _globals['_LEDGER']._serialized_start=3132
+  _globals['_LEDGER']._serialized_end=3636
 # @@protoc_insertion_point(module_scope)

@@ -211,6 +211,7 @@ class ClaimReply(_message.Message):
     REPLICAS_FIELD_NUMBER: _builtins.int
     OFFLOAD_FIELD_NUMBER: _builtins.int
     WANT_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
     execution: _builtins.str
     epoch: _builtins.int
     claimed: _builtins.bool
@@ -244,6 +245,10 @@ class ClaimReply(_message.Message):
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[_placement_pb2.Replica]:
         """copies to read instead of the originals named in outputs and checkpoints"""
 
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """globs of where its data may lie, empty = anywhere; artifacts it makes carry them"""
+
     def __init__(
         self,
         *,
@@ -263,10 +268,11 @@ class ClaimReply(_message.Message):
         replicas: _abc.Iterable[_placement_pb2.Replica] | None = ...,
         offload: _builtins.bool = ...,
         want: _placement_pb2.Want.ValueType = ...,
+        regions: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "claimed", b"claimed", "current_epoch", b"current_epoch", "epoch", b"epoch", "execution", b"execution", "inputs_json", b"inputs_json", "mode", b"mode", "more", b"more", "offload", b"offload", "outputs", b"outputs", "replicas", b"replicas", "spec_digest", b"spec_digest", "terminal", b"terminal", "traceparent", b"traceparent", "tries", b"tries", "want", b"want"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "claimed", b"claimed", "current_epoch", b"current_epoch", "epoch", b"epoch", "execution", b"execution", "inputs_json", b"inputs_json", "mode", b"mode", "more", b"more", "offload", b"offload", "outputs", b"outputs", "regions", b"regions", "replicas", b"replicas", "spec_digest", b"spec_digest", "terminal", b"terminal", "traceparent", b"traceparent", "tries", b"tries", "want", b"want"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
