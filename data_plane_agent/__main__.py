@@ -24,6 +24,7 @@ from whimbrel.service.process import run_until_stopped
 from whimbrel.service.telemetry import setup_tracing
 
 from data_plane_agent import compute
+from data_plane_agent.copies import Copies
 from data_plane_agent.engine import Engine
 from data_plane_agent.guard import Guard
 from data_plane_agent.heartbeat import Heartbeat
@@ -80,7 +81,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         engine=engine,
         guard=guard,
         heartbeat=heartbeat,
-        questions=Questions(engine=engine, store=launcher.blobs, live=launcher),
+        questions=Questions(
+            engine=engine, store=launcher.blobs, copies=Copies(launcher.blobs), live=launcher
+        ),
     )
     http = None
     try:

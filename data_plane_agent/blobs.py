@@ -8,9 +8,12 @@ artifacts can't you read?).
 import asyncio
 import hashlib
 import logging
+import os
 import re
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -40,6 +43,7 @@ REQUEST_SECONDS = 30.0
 """For one request to an S3 store. Shorter gives up uploads on slow links, longer hangs on a store
 that is frozen."""
 _PROBES_AT_ONCE = 32
+_CHUNK = 8 * 1024 * 1024
 _AWAY = re.compile(r"status code: (5\d\d|408|429)|HTTP error")
 """In obstore's own words, which is all that tells a store that is away from one that refuses."""
 
@@ -140,6 +144,36 @@ class Blobs:
         asked = list(artifacts)
         answers = await asyncio.gather(*(bad(artifact) for artifact in asked))
         return [artifact.uri for artifact, lost in zip(asked, answers, strict=True) if lost]
+
+    async def take(self, artifact: Artifact, key: str) -> None:
+        """Copies another region's object under `key`, unless it lies there already; only the bytes
+        that its digest names get there. UnreadableInput, StoreFull."""
+        own = replace(artifact, uri=address(self.root, key))
+        with tempfile.TemporaryDirectory(prefix="whimbrel-copy-") as folder:
+            with suppress(UnreadableInput):
+                if await self.size(own.uri) == artifact.bytes:
+                    return await self._fetch(own, None)
+            path = Path(folder, "object")
+            await self._fetch(artifact, path)
+            await self.put(key, path)
+
+    async def _fetch(self, artifact: Artifact, target: Path | None) -> None:
+        """Into a file, or only to see that it is what it is said to be."""
+        digest, size = hashlib.sha256(), 0
+        file = await asyncio.to_thread(open, target or os.devnull, "wb")
+        try:
+            store, path = self._locate(artifact.uri)
+            found = await obstore.get_async(store, path)
+            async for chunk in found.stream(min_chunk_size=_CHUNK):
+                size += len(chunk)
+                await asyncio.to_thread(digest.update, chunk)
+                await asyncio.to_thread(file.write, chunk)
+        except (OSError, ValueError, BaseError) as error:
+            raise UnreadableInput(artifact.uri, first_line(error)) from error
+        finally:
+            await asyncio.to_thread(file.close)
+        if size != artifact.bytes or digest.hexdigest() != artifact.sha256:
+            raise UnreadableInput(artifact.uri, "its content is not what was stored")
 
     async def entries(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
         """What lies below `prefix`, page by page. UnreadableInput when the store is away."""

@@ -190,6 +190,13 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
                     )
                     for one in tries
                 ),
+                replicas={
+                    one.uri: codec.artifact_from_wire(one.copy)
+                    for page in group
+                    for one in page.replicas
+                },
+                regions=tuple(head.regions),
+                offload=head.offload,
             )
         )
     return answers
@@ -276,6 +283,10 @@ def to_router(said: m.FromAgent) -> agent_pb2.AgentMessage:
                 data=said.data,
                 end=said.end,
                 attempt=said.attempt,
+                copied=[
+                    placement_pb2.Replica(uri=uri, copy=codec.artifact_to_wire(copy))
+                    for uri, copy in said.copied
+                ],
             )
             return agent_pb2.AgentMessage(answer=answer)
 
@@ -308,11 +319,14 @@ def from_router(message: agent_pb2.RouterMessage) -> m.FromRouter | None:
             return None
 
 
-def _question(message: placement_pb2.Question) -> m.Probe | m.ReadLog | m.OtherQuestion:
+def _question(message: placement_pb2.Question) -> m.Question:
     match message.WhichOneof("body"):
         case "probe":
             artifacts = tuple(map(codec.artifact_from_wire, message.probe.artifacts))
             return m.Probe(message.id, artifacts)
+        case "copy":
+            artifacts = tuple(map(codec.artifact_from_wire, message.copy.artifacts))
+            return m.Copy(message.id, artifacts, message.copy.folder)
         case "read_log":
             asked = message.read_log
             return m.ReadLog(

@@ -5,8 +5,8 @@ Said by the engine (events, claims) and the session (hello, answers); heard from
 nothing here acts.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -132,6 +132,9 @@ class NodeTries:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
+    """`replicas` are copies, by the address of the original, to be read in its place; `regions`
+    globs of where the run's data may lie; `offload`: values and error texts stay in the region."""
+
     execution: str
     epoch: int
     spec_digest: str
@@ -141,6 +144,9 @@ class Claimed:
     outputs: tuple[NodeOutput, ...] = ()
     checkpoints: tuple[Checkpointed, ...] = ()
     tries: tuple[NodeTries, ...] = ()
+    replicas: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
+    regions: tuple[str, ...] = ()
+    offload: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +274,15 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """Copy these into this region's store, below `folder`, PROJECT/DOMAIN of their run."""
+
+    id: str
+    artifacts: tuple[Artifact, ...]
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReadLog:
     """`uri` is where the ledger says this attempt's log is stored, "" = it does not say."""
 
@@ -307,17 +322,19 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
+    """`copied` are (address of the original, its copy here)."""
+
     id: str
     error: str = ""
     unreadable: tuple[str, ...] = ()
     data: bytes = b""
     end: bool = False
     attempt: int = 0
+    copied: tuple[tuple[str, Artifact], ...] = ()
 
 
-FromRouter = (
-    Welcome | All | Changed | Removed | Probe | ReadLog | OtherQuestion | Bye | InventoryRequest
-)
+Question = Probe | Copy | ReadLog | OtherQuestion
+FromRouter = Welcome | All | Changed | Removed | Question | Bye | InventoryRequest
 FromAgent = Hello | Inventory | Answer
 
 

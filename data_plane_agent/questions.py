@@ -1,7 +1,7 @@
 """Questions of the control plane to this region, answered over the session: what can't you read,
-what does a log say?
+what does a log say, copy this.
 
-Called by the session for each question; asks the store and the launcher.
+Called by the session for each question; asks the store, its copies and the launcher.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,10 @@ class Store(Protocol):
     async def unreadable(self, artifacts: Sequence[Artifact]) -> list[str]: ...
 
 
+class Copier(Protocol):
+    async def copy(self, artifacts: Sequence[Artifact], *, folder: str) -> dict[str, Artifact]: ...
+
+
 class LiveLogs(Protocol):
     async def read_log(
         self, key: AttemptKey, stream: str, *, offset: int, limit: int
@@ -28,17 +32,21 @@ class LiveLogs(Protocol):
 
 
 class Questions:
-    def __init__(self, *, engine: Engine, store: Store, live: LiveLogs) -> None:
+    def __init__(self, *, engine: Engine, store: Store, copies: Copier, live: LiveLogs) -> None:
         self._engine = engine
         self._store = store
+        self._copies = copies
         self._live = live
 
-    async def answer(self, question: m.Probe | m.ReadLog | m.OtherQuestion) -> m.Answer:
+    async def answer(self, question: m.Question) -> m.Answer:
         try:
             match question:
                 case m.Probe(id, artifacts):
                     lost = await self._store.unreadable(artifacts)
                     return m.Answer(id, unreadable=tuple(lost))
+                case m.Copy(id, artifacts, folder):
+                    copied = await self._copies.copy(artifacts, folder=folder)
+                    return m.Answer(id, copied=tuple(copied.items()))
                 case m.ReadLog():
                     return await self._log(question)
                 case m.OtherQuestion(id):

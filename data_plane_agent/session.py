@@ -48,7 +48,7 @@ class Worker(Protocol):
 
 
 class Answering(Protocol):
-    async def answer(self, question: m.Probe | m.ReadLog | m.OtherQuestion) -> m.Answer: ...
+    async def answer(self, question: m.Question) -> m.Answer: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Session:
                 self._engine.assigned(heard)
             case m.InventoryRequest():
                 out.put_nowait(m.Inventory(self._engine.held()))
-            case m.Probe() | m.ReadLog() | m.OtherQuestion():
+            case m.Probe() | m.Copy() | m.ReadLog() | m.OtherQuestion():
                 self._spawn(self._answer(heard, out))
             case m.Bye("superseded"):
                 self._guard.hear(Superseded())
@@ -198,7 +198,7 @@ class Session:
 
     async def _answer(
         self,
-        question: m.Probe | m.ReadLog | m.OtherQuestion,
+        question: m.Question,
         out: asyncio.Queue[m.FromAgent],
     ) -> None:
         out.put_nowait(await self._questions.answer(question))

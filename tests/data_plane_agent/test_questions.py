@@ -43,7 +43,7 @@ class Parts:
 
 async def ask(parts: Parts, stream: str = "stdout", *, offset: int = 0, uri: str = "") -> m.Answer:
     engine: Any = parts
-    questions = Questions(engine=engine, store=parts, live=parts)
+    questions = Questions(engine=engine, store=parts, copies=parts, live=parts)
     return await questions.answer(m.ReadLog("q", "p/d/x", "a", 2, stream, offset, 100, uri))
 
 
