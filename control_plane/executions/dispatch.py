@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.service.crash import crash_point
-from whimbrel.spec import Assignment, Phase, canonical, sha256
+from whimbrel.spec import Assignment, Phase, Want, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
@@ -27,6 +27,9 @@ from control_plane.routing.port import Decision, Requirement, Router
 from control_plane.traces.spans import Spans
 
 EXECUTION = table(Execution)
+
+Names = Mapping[str, Sequence[str]]
+"""Clusters by execution."""
 
 BATCH = 256
 """Executions of one transaction. Smaller costs throughput, larger holds the writer longer."""
@@ -55,6 +58,17 @@ class Loaded:
     no_room: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The arguments of one dispatch."""
+
+    cause: str
+    again: bool
+    avoid: Names
+    only: Names
+    moving: bool
+
+
 class Dispatch:
     """`await dispatch(executions, cause=...)`; safe to repeat, interrupt and run twice at once."""
 
@@ -71,36 +85,40 @@ class Dispatch:
 
     async def __call__(
         self, executions: Sequence[str], *, cause: str = "", again: bool = False,
-        avoid: Mapping[str, Sequence[str]] = {},
+        avoid: Mapping[str, Sequence[str]] = {}, only: Mapping[str, Sequence[str]] = {},
+        moving: bool = False,
     ) -> list[Dispatched]:  # fmt: skip
         """Places what nobody owns; repeats the assignment of what is owned and not claimed.
 
         `again` places also the unclaimed ones anew, at the next epoch (the time to claim has
-        passed). `avoid` names clusters that an execution must not go to. `cause` "" = that of its
-        last, unfulfilled decision, else "launch".
+        passed). `avoid` names clusters that an execution must not go to, `only` those that alone
+        are asked; not taken there, it stays as it is. `moving`: the caller is the story that looks
+        after those in MOVING; they are left to it. `cause` "" = that of its last, unfulfilled
+        decision, else "launch".
         """
+        ask = Ask(cause, again, avoid, only, moving)
         done: list[Dispatched] = []
         names = list(dict.fromkeys(executions))
         for start in range(0, len(names), BATCH):
-            done += await self._batch(names[start : start + BATCH], cause, again, avoid)
+            done += await self._batch(names[start : start + BATCH], ask)
         return done
 
-    async def _batch(
-        self, names: Sequence[str], cause: str, again: bool, avoid: Mapping[str, Sequence[str]]
-    ) -> list[Dispatched]:
+    async def _batch(self, names: Sequence[str], ask: Ask) -> list[Dispatched]:
         async with self.database.read() as connection:
             loaded = await load(connection, names)
             before = await pending(connection, loaded)
         standing = [item for item in loaded.values() if assigned(item.row)]
         to_place = [item for item in loaded.values() if unowned(item.row)]
-        if again:
+        if ask.again:
             to_place += standing
-        decisions = await self._place(to_place, avoid)
+        if not ask.moving:
+            to_place = [item for item in to_place if item.phase != Phase.MOVING]
+        decisions = await self._place(to_place, ask)
         crash_point("dispatch.after_place")
         started = time.time_ns()
         async with self.database.write() as connection:
             fenced = await apply(
-                connection, [(loaded[d.execution], d) for d in decisions], cause, before
+                connection, [(loaded[d.execution], d) for d in decisions], ask, before
             )
         self._record("fence", started, fenced, loaded)
         crash_point("dispatch.after_fence")
@@ -110,13 +128,12 @@ class Dispatch:
             for item in standing
             if item.row.execution not in moved
         ]
-        await self._assign([*fenced, *kept], loaded)
+        await self._assign(fenced, loaded, fresh=True)
+        await self._assign(kept, loaded)
         crash_point("dispatch.after_assign")
         return [*fenced, *kept]
 
-    async def _place(
-        self, items: Sequence[Loaded], avoid: Mapping[str, Sequence[str]]
-    ) -> list[Decision]:
+    async def _place(self, items: Sequence[Loaded], ask: Ask) -> list[Decision]:
         if not items:
             return []
         started = time.time_ns()
@@ -125,9 +142,10 @@ class Dispatch:
                 item.requirement,
                 # Who did not claim in time is not asked again while anybody else can be.
                 avoid=(
-                    *avoid.get(item.row.execution, ()),
+                    *ask.avoid.get(item.row.execution, ()),
                     *filter(None, [item.row.owner_cluster]),
                 ),
+                only=tuple(ask.only.get(item.row.execution, ())),
             )
             for item in items
         ]
@@ -164,7 +182,10 @@ class Dispatch:
             decisions[i] = replace(decision, reason=why) if waits else decision
         return decisions
 
-    async def _assign(self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded]) -> None:
+    async def _assign(
+        self, items: Sequence[Dispatched], loaded: Mapping[str, Loaded], *, fresh: bool = False
+    ) -> None:
+        """A repeat says what the row says: never RUN to an owner that is to let go."""
         items = [item for item in items if item.cluster]
         if not items:
             return
@@ -175,6 +196,8 @@ class Dispatch:
                     execution=item.execution,
                     epoch=item.epoch,
                     cluster=item.cluster,
+                    want=Want.RUN if fresh else loaded[item.execution].row.want,
+                    gate=0 if fresh else loaded[item.execution].row.gate,
                     traceparent=loaded[item.execution].traceparent,
                 )
                 for item in items
@@ -240,7 +263,7 @@ async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, L
 async def apply(
     connection: AsyncConnection,
     decided: Sequence[tuple[Loaded, Decision]],
-    cause: str,
+    ask: Ask,
     before: Mapping[str, Pending],
 ) -> list[Dispatched]:
     """Fences what found a cluster, marks the rest WAITING; what has changed since is left alone."""
@@ -256,7 +279,7 @@ async def apply(
         if not answer.fenced or answer.row is None or answer.row.owner_cluster != decision.cluster:
             continue
         name, epoch, cluster = item.row.execution, answer.row.epoch, decision.cluster
-        why = cause_of(item, cause, before)
+        why = cause_of(item, ask.cause, before)
         done.append(Dispatched(name, epoch, cluster))
         kept.append((decision, epoch, why))
         story.append(Entry(name, epoch, "placed", cluster, f"in {decision.region} ({why})"))
@@ -271,9 +294,11 @@ async def apply(
         if current.get(name) != item.row:
             continue
         done.append(Dispatched(name, item.row.epoch, "", decision.reason))
+        if name in ask.only:
+            continue
         if item.phase == Phase.WAITING and same(decision, before.get(name)):
             continue
-        kept.append((decision, item.row.epoch + 1, cause_of(item, cause, before)))
+        kept.append((decision, item.row.epoch + 1, cause_of(item, ask.cause, before)))
         if item.phase != Phase.WAITING:
             story.append(Entry(name, item.row.epoch, "waiting", "", decision.reason))
         rows.append(change(item, Phase.WAITING, decision))

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 from whimbrel.errors import Conflict, InvalidInput, NotFound, Refused
-from whimbrel.spec import Mode, Phase, PlacementPolicy, WorkflowSpec, canonical, sha256
+from whimbrel.spec import Mode, Phase, PlacementPolicy, Want, WorkflowSpec, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
@@ -120,6 +120,7 @@ class Executions:
                 insert(FENCE).values(
                     execution=row["id"], epoch=0, owner_cluster="", owner_cluster_epoch=0,
                     decision_digest="", released=0, terminal=False, fenced_ns=0, key_epoch=0,
+                    want=Want.RUN, gate=0,
                 )
             )  # fmt: skip
             text = f"{stored.key.name} version {stored.key.version}"

@@ -7,12 +7,12 @@ delivery, the router or movement, all of which are idempotent, so two sweepers d
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, update
 from whimbrel.errors import Unreachable
-from whimbrel.spec import Assignment, Phase
+from whimbrel.spec import Assignment, Phase, Want
 
 from control_plane import documents
 from control_plane.clusters.store import Cluster
@@ -211,10 +211,19 @@ class Sweeper:
         for cluster, mine in owners.items():
             standing = {item.execution: item for item in await self._router.assigned(cluster)}
             missing = [
-                Assignment(name, row["epoch"], cluster, traceparent=row["traceparent"])
+                Assignment(
+                    name, row["epoch"], cluster, Want(row["want"]), row["gate"], row["traceparent"]
+                )
                 for name, row in mine.items()
-                if name not in standing or standing[name].epoch < row["epoch"]
+                if behind(standing.get(name), row)
             ]
             if missing:
                 LOG.info("%d assignment keys are written again", len(missing))
                 await self._router.assign(missing)
+
+
+def behind(key: Assignment | None, row: Mapping[Any, Any]) -> bool:
+    """Does the key say less than the row? Within an epoch the level only rises."""
+    if key is None or key.epoch != row["epoch"]:
+        return key is None or key.epoch < row["epoch"]
+    return key.gate < row["gate"] or (key.want is Want.RUN and row["want"] != Want.RUN)

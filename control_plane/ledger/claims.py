@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.spec import Owner, Phase
+from whimbrel.spec import Owner, Phase, Want
 
 from control_plane import documents
 from control_plane.database import table
@@ -66,18 +66,23 @@ async def claim_all(
         return [Claimed(answer) for answer in answers]
     found = await connection.execute(select(EXECUTION).where(EXECUTION.c.id.in_(granted)))
     runs = {row["id"]: row for row in found.mappings()}
+    # Claimed only to be let go of: its move goes on.
+    leaving = {
+        answer.execution for answer in answers if answer.row and answer.row.want is Want.QUIESCE
+    }
     await connection.execute(
         update(EXECUTION)
         .where(EXECUTION.c.id == bindparam("x"))
         .values(
             phase=bindparam("v_phase"),
-            reason="",
+            reason=bindparam("v_reason"),
             started_ns=bindparam("v_started"),
         ),
         [
             {
                 "x": name,
-                "v_phase": move(run["phase"], Phase.RUNNING),
+                "v_phase": move(run["phase"], Phase.MOVING if name in leaving else Phase.RUNNING),
+                "v_reason": run["reason"] if name in leaving else "",
                 "v_started": run["started_ns"] or time.time_ns(),
             }
             for name, run in runs.items()

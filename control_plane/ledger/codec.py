@@ -8,6 +8,7 @@ from whimbrel.codec import (
     artifact_from_wire,
     artifact_to_wire,
     failure_from_wire,
+    want_to_wire,
 )
 from whimbrel.errors import InvalidInput
 from whimbrel.spec import Artifact
@@ -177,6 +178,7 @@ def claim_pages(claimed: Claimed) -> list[ledger_pb2.ClaimReply]:
             inputs_json=claimed.inputs,
             traceparent=claimed.traceparent,
             mode=claimed.mode,
+            want=want_to_wire(answer.row.want) if answer.row else None,
             checkpoints=[
                 ledger_pb2.Checkpoint(
                     node=saved.node,

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.spec import Want
 
 from control_plane.database import exclusive, shared, table
 from control_plane.ledger.store import ExecutionFence
@@ -20,13 +21,14 @@ from control_plane.ledger.store import ExecutionFence
 FENCE = table(ExecutionFence)
 FIELDS = (
     "epoch", "owner_cluster", "owner_cluster_epoch", "decision_digest", "released", "terminal",
-    "fenced_ns", "key_epoch",
+    "fenced_ns", "key_epoch", "want", "gate",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class FenceRow:
-    """The row as read, locked. `owner_cluster` "" = nobody; `owner_cluster_epoch` 0 = unclaimed."""
+    """The row as read, locked. `owner_cluster` "" = nobody; `owner_cluster_epoch` 0 = unclaimed;
+    `want` and `gate` are the level of its assignment key at this epoch."""
 
     execution: str
     epoch: int
@@ -37,6 +39,8 @@ class FenceRow:
     terminal: bool
     fenced_ns: int = 0
     key_epoch: int = 0
+    want: Want = Want.RUN
+    gate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ def judge(row: FenceRow, wish: FenceWish) -> FenceRow | None:
         decision_digest=wish.decision_digest,
         released=0,
         key_epoch=wish.epoch if wish.cluster else row.key_epoch,
+        want=Want.RUN,
+        gate=0,
     )
 
 
@@ -138,6 +144,8 @@ def read(row: Mapping[Any, Any]) -> FenceRow:
         terminal=bool(row["terminal"]),
         fenced_ns=row["fenced_ns"],
         key_epoch=row["key_epoch"],
+        want=Want(row["want"]),
+        gate=row["gate"],
     )
 
 
@@ -204,13 +212,28 @@ async def claim(
     return answers
 
 
+async def quiesce(
+    connection: AsyncConnection, execution: str, *, epoch: int, cluster: str
+) -> FenceRow | None:
+    """From now on its owner is asked to save and to let go, by every assignment and claim of this
+    epoch. None: it is not what the caller saw."""
+    row = (await locked(connection, [execution])).get(execution)
+    if row is None or row.terminal or (row.epoch, row.owner_cluster) != (epoch, cluster):
+        return None
+    if row.want is not Want.QUIESCE:
+        row = replace(row, want=Want.QUIESCE)
+        await store(connection, [row])
+    return row
+
+
 def ended(row: FenceRow) -> FenceRow:
     """After success, failure or cancel: an unreachable owner that returns finds itself fenced."""
     return replace(row, epoch=row.epoch + 1, terminal=True, fenced_ns=time.time_ns())
 
 
 def relinquished(row: FenceRow) -> FenceRow:
-    """After RELEASED: no later claim of this epoch succeeds."""
+    """After RELEASED: no later claim of this epoch succeeds. What it was asked for stays, or a late
+    copy of the assignment would say RUN."""
     return replace(row, owner_cluster="", owner_cluster_epoch=0, released=1)
 
 
@@ -224,6 +247,8 @@ def abandoned(row: FenceRow, *, decision_digest: str) -> FenceRow:
         released=0,
         decision_digest=decision_digest,
         fenced_ns=time.time_ns(),
+        want=Want.RUN,
+        gate=0,
     )
 
 

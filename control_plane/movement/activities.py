@@ -149,7 +149,7 @@ class MovementSteps:
         return Released(ours=True)
 
     async def place(self, move: Move) -> Placed:
-        done = await self.dispatch([move.execution], cause=move.cause)
+        done = await self.dispatch([move.execution], cause=move.cause, moving=True)
         crash_point("takeover.after_dispatch")
         if done:
             return Placed(cluster=done[0].cluster, epoch=done[0].epoch)
@@ -169,7 +169,7 @@ class MovementSteps:
         back = returned([sight(c) for c in snapshot.clusters], cluster=lost, cluster_epoch=session)
         names = [row.execution for row in rows]
         avoid = {} if back else {name: [lost] for name in names}
-        return await self.dispatch(names, cause=cause, avoid=avoid)
+        return await self.dispatch(names, cause=cause, avoid=avoid, moving=True)
 
     async def _trace(self, done: Sequence[Dispatched], *, lost: str, started_ns: int) -> None:
         """The failover in each run's own trace, beside the attempts that it cut off."""

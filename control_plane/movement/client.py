@@ -95,10 +95,17 @@ class TemporalMovement:
         )
         await self._start(MoveWorkflow.run, story, id=move_id(execution, epoch))
 
+    async def resume(self, execution: str, number: int, *, epoch: int, cause: str) -> None:
+        if not await self._migrate(execution, number, cause):
+            await self.move(execution, epoch, cause=cause)
+
     def check(self) -> None:
         """Temporal may be away: an open row's story is told when it is back."""
 
     async def migrate(self, execution: str, number: int, *, cause: str) -> None:
+        await self._migrate(execution, number, cause)
+
+    async def _migrate(self, execution: str, number: int, cause: str) -> bool:
         story = Migrate(
             execution=execution,
             number=number,
@@ -106,17 +113,18 @@ class TemporalMovement:
             quiesce_seconds=self._pace.quiesce_seconds,
             claim_seconds=self._pace.claim_timeout_seconds * OURS_FIRST,
         )
-        await self._start(MigrateWorkflow.run, story, id=migrate_id(execution, number))
+        return await self._start(MigrateWorkflow.run, story, id=migrate_id(execution, number))
 
     async def drain(self, cluster: str, number: int) -> None:
         story = Empty(cluster=cluster, number=number, at_once=self._pace.drain_at_once)
         await self._start(ClusterDrainWorkflow.run, story, id=drain_id(cluster, number))
 
-    async def _start(self, story: Any, argument: object, *, id: str) -> None:
+    async def _start(self, story: Any, argument: object, *, id: str) -> bool:
+        """False: it has been told before, to its end."""
         client = self._client
         if client is None:
             log.warning("%s not started: Temporal at %s is away", id, self._address)
-            return
+            return True
         try:
             await client.start_workflow(
                 story,
@@ -130,11 +138,12 @@ class TemporalMovement:
                 rpc_timeout=timedelta(seconds=5),
             )
         except WorkflowAlreadyStartedError:
-            return  # told before, to its end
+            return False
         except RPCError as error:
             log.warning("%s not started: Temporal answers %s", id, error.message)
-            return
+            return True
         log.debug("story %s is told", id)
+        return True
 
     async def run(self, planned: PlannedSteps | None = None) -> None:
         """Connect, tell stories; begin again whenever Temporal comes back."""

@@ -27,6 +27,9 @@ class MovementOff:
             extra={"execution": execution, "epoch": epoch},
         )
 
+    async def resume(self, execution: str, number: int, *, epoch: int, cause: str) -> None:
+        await self.migrate(execution, number, cause=cause)
+
     def check(self) -> None:
         raise Refused(
             "nothing can be moved: the control plane runs without Temporal",

@@ -159,7 +159,7 @@ class Router(Protocol):
 
 
 class Movement(Protocol):
-    """Stories that move work. Both calls are idempotent: a story has one id, and is started
+    """Stories that move work. Every call is idempotent: a story has one id, and is started
     once."""
 
     async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
@@ -170,12 +170,7 @@ class Movement(Protocol):
         """An ownerless row in MOVING at `epoch` that no story seems to look after."""
         ...
 
-
-class NoMovement:
-    """Movement is off: work stays where it is until its cluster returns."""
-
-    async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
-        pass
-
-    async def move(self, execution: str, epoch: int, *, cause: str) -> None:
-        pass
+    async def resume(self, execution: str, number: int, *, epoch: int, cause: str) -> None:
+        """The story of an open planned move is told on; if it has been told to its end although
+        the move is open, the row at `epoch` is moved as an ownerless one."""
+        ...

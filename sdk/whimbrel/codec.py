@@ -20,6 +20,10 @@ _WANTS = {
 }
 
 
+def want_to_wire(want: spec.Want) -> placement_pb2.Want.ValueType:
+    return _WANTS[want]
+
+
 def _json(text: str, *, what: str) -> Any:
     try:
         return json.loads(text)

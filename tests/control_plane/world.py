@@ -78,7 +78,8 @@ class FakeRouter:
         return [self._decide(item) for item in requirements]
 
     def _decide(self, wanted: Requirement) -> Decision:
-        free = [name for name in self.up if name not in wanted.avoid]
+        open_to = [name for name in self.up if not wanted.only or name in wanted.only]
+        free = [name for name in open_to if name not in wanted.avoid]
         verdicts = tuple(Verdict(name, name in free, region=f"r-{name}") for name in self.up)
         now = time.time_ns()
         if not free:
@@ -129,6 +130,10 @@ class FakeRouter:
         self._answer()
         return set()
 
+    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+        self._answer()
+        return {}
+
     async def read_log(self, cluster: str, place: LogPlace, *, offset: int, limit: int) -> LogPart:
         self._answer()
         data = self.log.get(place, b"")[offset : offset + limit]
@@ -139,12 +144,16 @@ class FakeRouter:
 class FakeMovement:
     losses: list[tuple[str, int]] = field(default_factory=list)
     moves: list[tuple[str, int]] = field(default_factory=list)
+    resumed: list[tuple[str, int]] = field(default_factory=list)
 
     async def lost(self, cluster: str, cluster_epoch: int, *, since_ns: int) -> None:
         self.losses.append((cluster, cluster_epoch))
 
     async def move(self, execution: str, epoch: int, *, cause: str) -> None:
         self.moves.append((execution, epoch))
+
+    async def resume(self, execution: str, number: int, *, epoch: int, cause: str) -> None:
+        self.resumed.append((execution, number))
 
 
 def chain(*nodes: str, name: str = "flows.chain") -> WorkflowSpec:
