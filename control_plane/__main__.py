@@ -40,7 +40,12 @@ from control_plane.ledger.service import Ledger
 from control_plane.migrations.upgrade import upgrade
 from control_plane.movement.activities import MovementSteps
 from control_plane.movement.client import Pace, TemporalMovement
+from control_plane.movement.draining import Draining
+from control_plane.movement.migrating import Leaving
 from control_plane.movement.off import MovementOff
+from control_plane.movement.planned import PlannedSteps
+from control_plane.movement.service import Moves
+from control_plane.movement.settling import Settling
 from control_plane.registry.bundles import Bundles
 from control_plane.registry.graphs import Graphs
 from control_plane.registry.rpc import RegistryServicer
@@ -76,6 +81,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 rate=settings.failover_rate,
                 hold_max_seconds=settings.hold_max_seconds,
                 claim_timeout_seconds=settings.claim_timeout_seconds,
+                quiesce_seconds=settings.migrate_quiesce_seconds,
+                drain_at_once=settings.drain_at_once,
             ),
             tracer=tracer,
         )
@@ -84,6 +91,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     )
     registry = Registry(database, Bundles(settings.bundles))
     clusters = Clusters(database, router)
+    moves = Moves(database, router, graphs=graphs, clusters=clusters, stories=movement)
+    leaving = Leaving(database, router, graphs=graphs)
+    settling = Settling(database, dispatch=dispatch, graphs=graphs, copied=leaving.copied)
+    planned = PlannedSteps(leaving, settling, Draining(database, moves))
     executions = Executions(
         database, router, graphs=graphs, dispatcher=dispatcher, delivery=delivery,
         changes=changes, spans=spans,
@@ -103,9 +114,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     def doors(server: grpc.aio.Server) -> None:
         ledger_pb2_grpc.add_LedgerServicer_to_server(LedgerServicer(ledger), server)
         registry_pb2_grpc.add_RegistryServicer_to_server(RegistryServicer(registry), server)
-        cluster_pb2_grpc.add_ClustersServicer_to_server(ClustersServicer(clusters), server)
+        cluster_pb2_grpc.add_ClustersServicer_to_server(ClustersServicer(clusters, moves), server)
         execution_pb2_grpc.add_ExecutionsServicer_to_server(
-            ExecutionsServicer(executions, watch=watch, logs=logs, traces=traces), server
+            ExecutionsServicer(executions, moves=moves, watch=watch, logs=logs, traces=traces),
+            server,
         )
         if traces is not None:
             add_collector(traces, server)
@@ -120,7 +132,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(delivery.run(), name="deliver wake-ups"),
                 tasks.create_task(sweeper.run(), name="sweep"),
                 tasks.create_task(clusters.keep_synced(), name="copy registrations"),
-                tasks.create_task(movement.run(), name="tell stories"),
+                tasks.create_task(movement.run(planned), name="tell stories"),
+                tasks.create_task(moves.keep_told(), name="look for untold moves"),
             ]
             if traces is not None:
                 running.append(tasks.create_task(traces.run(), name="keep spans"))

@@ -64,6 +64,19 @@ class Settings(BaseSettings):
     failover_rate: float = Field(
         default=200.0, gt=0, description="executions a second that a failover moves at most"
     )
+    migrate_quiesce_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds that a cluster has to save and let go of an idempotent run that "
+        "migrates; shorter throws away what it has computed since its last checkpoint, longer "
+        "lets a mute agent delay the move",
+    )
+    drain_at_once: int = Field(
+        default=16,
+        ge=1,
+        description="runs that migrate at the same time when a cluster is drained; more empties "
+        "it sooner and crowds the others",
+    )
     keep_traces: bool = Field(
         default=False, description="collect spans (OTLP on the same port) and keep them in a file"
     )

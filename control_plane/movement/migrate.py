@@ -47,7 +47,7 @@ class MigrateWorkflow:
             stage = await self._step(QUIESCE, story)
         # 3. RELEASED, by its owner; idempotent work also without it
         if not stage.over:
-            stage = await self._freed(story, patient=stage.patient)
+            stage = await self._freed(story)
         if not stage.over:
             await self._step(HAND_OVER, story)
             # 4. FENCE, ASSIGN, CLAIMED
@@ -60,13 +60,13 @@ class MigrateWorkflow:
             END, End(story, stage.state, stage.reason, stage.why), answer=Migrated
         )
 
-    async def _freed(self, story: Migrate, *, patient: bool) -> Stage:
+    async def _freed(self, story: Migrate) -> Stage:
         limit = story.quiesce_seconds
         while True:
             stage = await self._step(RELEASED, Wait(story, limit), seconds=limit)
             if stage.state != "silent":
                 return stage
-            if not patient:
+            if not stage.patient:
                 return await self._step(TAKE, story)
             limit = LONG_SECONDS
 

@@ -121,16 +121,33 @@ class Empty:
     at_once: int = 16
 
 
-class PlannedSteps(Protocol):
-    """What `migrating.py` and `draining.py` do for the stories; tests put a fake here."""
+class Leaves(Protocol):
+    """What `migrating.py` does; tests put a fake here, and in the places of the next two."""
 
     async def prepare(self, story: Migrate) -> Stage: ...
     async def quiesce(self, story: Migrate) -> Stage: ...
     async def released(self, wait: Wait) -> Stage: ...
     async def take(self, story: Migrate) -> Stage: ...
+
+
+class Settles(Protocol):
+    """What `settling.py` does."""
+
     async def hand_over(self, story: Migrate) -> Stage: ...
     async def send(self, send: Send) -> Stage: ...
     async def claimed(self, wait: Wait) -> Stage: ...
     async def resumed(self, wait: Wait) -> Stage: ...
     async def end(self, end: End) -> Migrated: ...
+
+
+class Empties(Protocol):
+    """What `draining.py` does."""
+
     async def empty(self, drain: Empty) -> Drained: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSteps:
+    leaving: Leaves
+    settling: Settles
+    draining: Empties

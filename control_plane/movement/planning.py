@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.errors import NotFound, Refused
-from whimbrel.spec import Artifact, Mode
+from whimbrel.spec import Artifact, Mode, PlacementPolicy
 
 from control_plane import documents
 from control_plane.clusters.service import CLUSTER, unknown
@@ -167,3 +167,12 @@ def why(decision: Decision, to: str) -> str:
     said = [f"{v.cluster}: {v.why}" for v in decision.verdicts if not v.accepted and v.why]
     own = next((v.why for v in decision.verdicts if v.cluster == to and not v.accepted), "")
     return own or "; ".join(said) or decision.reason
+
+
+def why_stays(policy: PlacementPolicy, cluster: str) -> tuple[str, str] | None:
+    """(reason, for a person) of a run that only a person may move."""
+    if policy.mode is Mode.PINNED:
+        return "pinned", f"pinned to {cluster}: migrate it by name, or wait for its end"
+    if not policy.failover:
+        return "failover_off", f"its author wants it to stay on {cluster}: migrate it by name"
+    return None

@@ -38,17 +38,18 @@ def activities_of(steps: Steps) -> list[Callable[..., Any]]:
 
 
 def planned_activities_of(steps: PlannedSteps) -> list[Callable[..., Any]]:
+    leaving, settling, draining = steps.leaving, steps.settling, steps.draining
     return [
-        _activity(planned.PREPARE, steps.prepare),
-        _activity(planned.QUIESCE, steps.quiesce),
-        _activity(planned.RELEASED, steps.released),
-        _activity(planned.TAKE, steps.take),
-        _activity(planned.HAND_OVER, steps.hand_over),
-        _activity(planned.SEND, steps.send),
-        _activity(planned.CLAIMED, steps.claimed),
-        _activity(planned.RESUMED, steps.resumed),
-        _activity(planned.END, steps.end),
-        _activity(planned.EMPTY, steps.empty),
+        _activity(planned.PREPARE, leaving.prepare),
+        _activity(planned.QUIESCE, leaving.quiesce),
+        _activity(planned.RELEASED, leaving.released),
+        _activity(planned.TAKE, leaving.take),
+        _activity(planned.HAND_OVER, settling.hand_over),
+        _activity(planned.SEND, settling.send),
+        _activity(planned.CLAIMED, settling.claimed),
+        _activity(planned.RESUMED, settling.resumed),
+        _activity(planned.END, settling.end),
+        _activity(planned.EMPTY, draining.empty),
     ]
 
 

@@ -6,6 +6,7 @@ Called by the doors and by a drain's steps; writes the row first, then has its s
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Protocol
 
 from sqlalchemy import select
@@ -18,7 +19,7 @@ from control_plane.executions.dispatch import load
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.fence import FENCE
 from control_plane.movement import journal
-from control_plane.movement.planning import Plan, Planning, why
+from control_plane.movement.planning import Plan, Planning, why, why_stays
 from control_plane.movement.views import DrainView, MigrationView
 from control_plane.registry.graphs import Graphs
 from control_plane.routing.port import Router
@@ -178,7 +179,11 @@ class Moves:
             plan = await self._planning.plan(execution)
         except (Refused, NotFound):
             return None
-        return planned(plan, "", cause="drain")
+        view = planned(plan, "", cause="drain")
+        stays = why_stays(plan.loaded.requirement.policy, plan.row.owner_cluster)
+        if stays is None:
+            return view
+        return replace(view, to_cluster="", phase="REFUSED", reason=stays[0], why=stays[1])
 
 
 def planned(plan: Plan, to: str, *, cause: str = "migration") -> MigrationView:

@@ -1,146 +1,23 @@
 """The steps on SQLite: what a takeover touches, what it leaves alone, that it may be repeated."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
-from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, inspect, select
-from sqlmodel import SQLModel
+from sqlalchemy import Connection, inspect
 from whimbrel.errors import Unreachable
-from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
 
-from control_plane import documents
-from control_plane.database import Database, table
-from control_plane.executions.dispatch import Dispatch
-from control_plane.executions.store import Execution, Placement, Timeline
+from control_plane.database import table
+from control_plane.executions.store import Placement, Timeline
 from control_plane.ledger.fence import FENCE, locked
-from control_plane.ledger.store import ExecutionFence, NodeOutput, NodeState
-from control_plane.migrations.upgrade import upgrade
-from control_plane.movement.activities import MovementSteps
+from control_plane.ledger.store import ExecutionFence, NodeState
 from control_plane.movement.rows import to_nobody
 from control_plane.movement.steps import Batch, Failover, Hold, Move, Summary, Taken
 from control_plane.movement.store import FailoverSummary
-from control_plane.registry.codec import spec_to_bytes
-from control_plane.registry.graphs import Graphs
-from control_plane.registry.store import Version
-from control_plane.routing.port import AssignResult, Decision, LiveCluster, Requirement, Snapshot
-from tests.control_plane.movement.graphs import graph
+from tests.control_plane.movement.world import World
 
 pytestmark = pytest.mark.anyio
 
-CHAIN = graph({"a": [], "b": ["a"], "c": ["a"]}, result=["c"])
 LOST = Batch(cluster="us-east", cluster_epoch=3, limit=100)
-
-
-class Regions:
-    """A router whose agents can't read what lies under `gone`."""
-
-    def __init__(self) -> None:
-        self.clusters = [
-            LiveCluster("us-east", "us-east", alive=False, suspected=True, cluster_epoch=3),
-            LiveCluster("eu-west", "eu-west", cluster_epoch=1),
-            LiveCluster("ap-south", "ap-south", cluster_epoch=1),
-        ]
-        self.gone = ""
-        self.mute: set[str] = set()
-        self.full = False
-        self.assignments: list[Assignment] = []
-
-    async def snapshot(self) -> Snapshot:
-        return Snapshot(tuple(self.clusters), ttl_ms=2000)
-
-    async def place(self, requirements: Sequence[Requirement]) -> list[Decision]:
-        return [
-            Decision(wanted.execution, "", reason="no_capacity")
-            if self.full
-            else Decision(wanted.execution, "eu-west", "eu-west", decided_ns=len(wanted.avoid))
-            for wanted in requirements
-        ]
-
-    async def assign(self, assignments: Sequence[Assignment]) -> list[AssignResult]:
-        self.assignments += assignments
-        return [AssignResult(written=True, stored_epoch=item.epoch) for item in assignments]
-
-    async def probe(self, cluster: str, artifacts: Sequence[Artifact]) -> set[str]:
-        if cluster in self.mute:
-            raise Unreachable(f"{cluster} does not answer")
-        return {item.uri for item in artifacts if self.gone and item.uri.startswith(self.gone)}
-
-
-class World:
-    def __init__(self, database: Database) -> None:
-        self.database = database
-        self.router = Regions()
-        router: Any = self.router  # the calls that a takeover makes, and no others
-        self.steps = MovementSteps(
-            database, router=router, dispatch=Dispatch(database, router), graphs=Graphs()
-        )
-
-    async def add(self, model: type[SQLModel], **values: Any) -> None:
-        async with self.database.write() as connection:
-            await connection.execute(insert(table(model)).values(**values))
-
-    async def run(
-        self, name: str, *, owner: str = "us-east", session: int = 3, epoch: int = 1,
-        phase: str = "RUNNING", failover: bool = True,
-    ) -> str:  # fmt: skip
-        id = f"p/d/{name}"
-        await self.add(
-            Execution,
-            id=id, project="p", domain="d", name=name, workflow="w", version="1",
-            spec_digest="chain", phase=phase, region=owner, cluster=owner, mode="idempotent",
-            policy=documents.text(PlacementPolicy(failover=failover)),
-            largest=documents.text(Resources()), inputs="{}", request_digest="", created_ns=1,
-        )  # fmt: skip
-        terminal = phase in ("SUCCEEDED", "FAILED", "ABORTED")
-        await self.add(
-            ExecutionFence,
-            execution=id, epoch=epoch, owner_cluster=owner, owner_cluster_epoch=session,
-            terminal=terminal,
-        )  # fmt: skip
-        return id
-
-    async def output(self, id: str, node: str, *, uri: str = "") -> None:
-        held = [Artifact(uri=uri, sha256="0", bytes=1, region="us-east")] if uri else []
-        await self.add(
-            NodeOutput,
-            execution=id, node=node, epoch=1, attempt=1, cluster="us-east", cluster_epoch=3,
-            input_digest="i", output_digest="o", value="{}", artifacts=documents.texts(held),
-        )  # fmt: skip
-
-    async def rows(self, model: type[SQLModel]) -> list[dict[str, Any]]:
-        async with self.database.read() as connection:
-            found = await connection.execute(select(table(model)))
-            return [dict(row) for row in found.mappings()]
-
-    async def fence(self, id: str) -> tuple[int, str]:
-        row = next(row for row in await self.rows(ExecutionFence) if row["execution"] == id)
-        return row["epoch"], row["owner_cluster"]
-
-    async def phase(self, id: str) -> str:
-        return next(row["phase"] for row in await self.rows(Execution) if row["id"] == id)
-
-    async def live(self) -> set[str]:
-        return {row["node"] for row in await self.rows(NodeOutput) if row["live"]}
-
-    async def told(self, id: str) -> list[str]:
-        return [row["kind"] for row in await self.rows(Timeline) if row["execution"] == id]
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/control.db")
-    await upgrade(database)
-    world = World(database)
-    await world.add(
-        Version,
-        project="p", domain="d", name="w", version="1", digest="chain",
-        spec=spec_to_bytes(CHAIN), created_ns=1,
-    )  # fmt: skip
-    yield world
-    await database.close()
 
 
 async def test_a_lost_run_is_fenced_twice_and_assigned(world: World) -> None:

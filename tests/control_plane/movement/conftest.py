@@ -1,0 +1,35 @@
+"""The rows of one control plane on SQLite."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from control_plane.clusters.store import Cluster
+from control_plane.database import Database
+from control_plane.migrations.upgrade import upgrade
+from control_plane.registry.codec import spec_to_bytes
+from control_plane.registry.store import Version
+from tests.control_plane.movement.planned import Planned
+from tests.control_plane.movement.world import CHAIN, World
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    database = Database(f"sqlite+aiosqlite:///{tmp_path}/control.db")
+    await upgrade(database)
+    world = World(database)
+    await world.add(
+        Version,
+        project="p", domain="d", name="w", version="1", digest="chain",
+        spec=spec_to_bytes(CHAIN), created_ns=1,
+    )  # fmt: skip
+    yield world
+    await database.close()
+
+
+@pytest.fixture
+async def planned(world: World) -> Planned:
+    for name in ("us-east", "eu-west", "ap-south"):
+        await world.add(Cluster, name=name, region=name, registered_ns=1, scheduling="active")
+    return Planned(world)
