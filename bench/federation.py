@@ -94,6 +94,13 @@ class Federation:
                 victim.send_signal(signal.SIGKILL)
         return at
 
+    def freeze_agent(self, region: str) -> None:
+        """Its tasks go on."""
+        os.kill(self.pids[f"agent/{region}"], signal.SIGSTOP)
+
+    def thaw_agent(self, region: str) -> None:
+        os.kill(self.pids[f"agent/{region}"], signal.SIGCONT)
+
     def heal(self, region: str) -> None:
         self.command("sandbox", "heal", region, "--data-dir", str(self.data))
 

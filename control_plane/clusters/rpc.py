@@ -5,6 +5,8 @@ from typing import Any
 from whimbrel.wire.v1 import cluster_pb2, cluster_pb2_grpc
 
 from control_plane.clusters.service import Clusters, Known
+from control_plane.movement.codec import drain_to_wire
+from control_plane.movement.service import Moves
 from control_plane.routing.codec import live_to_wire, registration_from_wire, registration_to_wire
 
 
@@ -19,8 +21,9 @@ def known_to_wire(known: Known) -> cluster_pb2.Cluster:
 
 
 class ClustersServicer(cluster_pb2_grpc.ClustersServicer):
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, moves: Moves) -> None:
         self._clusters = clusters
+        self._moves = moves
 
     async def Register(
         self, request: cluster_pb2.RegisterClusterRequest, context: Any
@@ -43,3 +46,17 @@ class ClustersServicer(cluster_pb2_grpc.ClustersServicer):
         self, request: cluster_pb2.SetSchedulingRequest, context: Any
     ) -> cluster_pb2.Cluster:
         return known_to_wire(await self._clusters.set_scheduling(request.name, request.scheduling))
+
+    async def Drain(
+        self, request: cluster_pb2.DrainRequest, context: Any
+    ) -> cluster_pb2.DrainReply:
+        views = await self._moves.drain(
+            cluster=request.cluster, region=request.region, dry_run=request.dry_run
+        )
+        return cluster_pb2.DrainReply(drains=[drain_to_wire(view) for view in views])
+
+    async def GetDrain(
+        self, request: cluster_pb2.GetDrainRequest, context: Any
+    ) -> cluster_pb2.DrainReply:
+        view = await self._moves.drained(request.cluster)
+        return cluster_pb2.DrainReply(drains=[drain_to_wire(view)] if view else [])

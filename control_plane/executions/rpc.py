@@ -4,20 +4,26 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from whimbrel.errors import Refused
+from whimbrel.spec import Phase
 from whimbrel.wire.v1 import execution_pb2, execution_pb2_grpc
 
 from control_plane.executions import codec
 from control_plane.executions.logs import Logs
 from control_plane.executions.service import Executions
+from control_plane.executions.view import View
 from control_plane.executions.watch import Watch
+from control_plane.movement.codec import migration_to_wire
+from control_plane.movement.service import Moves
 from control_plane.traces.store import Traces
 
 
 class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
     def __init__(
-        self, executions: Executions, *, watch: Watch, logs: Logs, traces: Traces | None
-    ) -> None:
+        self, executions: Executions, *, moves: Moves, watch: Watch, logs: Logs,
+        traces: Traces | None,
+    ) -> None:  # fmt: skip
         self._executions = executions
+        self._moves = moves
         self._watch = watch
         self._logs = logs
         self._traces = traces
@@ -30,7 +36,16 @@ class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
     async def Get(
         self, request: execution_pb2.GetExecutionRequest, context: Any
     ) -> execution_pb2.Execution:
-        return codec.view_to_wire(await self._executions.get(codec.id_from_wire(request.key)))
+        return await self._whole(await self._executions.get(codec.id_from_wire(request.key)))
+
+    async def _whole(self, view: View) -> execution_pb2.Execution:
+        message = codec.view_to_wire(view)
+        migrated = any(entry.kind == "migrating" for entry in view.timeline)
+        if (migrated or view.phase is Phase.MOVING) and (
+            newest := await self._moves.newest(view.id)
+        ):
+            message.migration.CopyFrom(migration_to_wire(newest))
+        return message
 
     async def List(
         self, request: execution_pb2.ListExecutionsRequest, context: Any
@@ -45,7 +60,7 @@ class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
     ) -> AsyncIterator[execution_pb2.Execution]:
         execution = codec.id_from_wire(request.key)
         async for item in self._watch.follow(execution, end_only=request.end_only):
-            yield codec.view_to_wire(item)
+            yield await self._whole(item)
 
     async def Cancel(
         self, request: execution_pb2.CancelRequest, context: Any
@@ -53,6 +68,12 @@ class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
         return codec.view_to_wire(
             await self._executions.cancel(codec.id_from_wire(request.key), reason=request.reason)
         )
+
+    async def Migrate(
+        self, request: execution_pb2.MigrateRequest, context: Any
+    ) -> execution_pb2.Migration:
+        asked = self._moves.plan if request.dry_run else self._moves.migrate
+        return migration_to_wire(await asked(codec.id_from_wire(request.key), to=request.to))
 
     async def Logs(
         self, request: execution_pb2.LogsRequest, context: Any
