@@ -7,7 +7,8 @@ says in the migration's row how far it is. What follows is in `settling.py`.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import Protocol
 
 from sqlalchemy import select, update
 from whimbrel.errors import NotFound, Refused, Unreachable
@@ -37,8 +38,12 @@ from control_plane.routing.port import Router
 
 log = logging.getLogger(__name__)
 
-Copy = Callable[[str, str, str], Awaitable[object]]
-"""(execution, cluster, region): what a run needs is copied to that region's store."""
+
+class Copy(Protocol):
+    """`replication.copy_to`, when there is one: all that the run needs is brought to the region."""
+
+    async def __call__(self, execution: str, /, *, cluster: str, region: str) -> object: ...
+
 
 AGAIN_SECONDS = 3.0
 """Between two puts of the level: how long a key that etcd lost delays a move."""
@@ -74,7 +79,10 @@ class Leaving:
         target = plan.decision.cluster
         async with self.database.write() as connection:
             await journal.note(connection, story.execution, story.number, to_cluster=target)
-        await self.copied(story, target, plan.decision.region, seconds=story.copy_seconds)
+        try:
+            await self.copied(story, target, plan.decision.region, seconds=story.copy_seconds)
+        except Refused as error:
+            return Stage("REFUSED", reason="residency", why=error.message)
         crash_point("migrate.after_prepare")
         return Stage("go", cluster=target)
 
@@ -84,7 +92,7 @@ class Leaving:
             return
         try:
             async with asyncio.timeout(seconds):
-                await self.copy(story.execution, cluster, region)
+                await self.copy(story.execution, cluster=cluster, region=region)
         except (TimeoutError, Unreachable) as error:
             log.warning("not all of %s is copied to %s: %s", story.execution, region, error)
 

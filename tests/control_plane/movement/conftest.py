@@ -1,6 +1,6 @@
-"""The rows of one control plane on SQLite."""
+"""The rows of one control plane on SQLite; a Temporal server a module."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from control_plane.migrations.upgrade import upgrade
 from control_plane.registry.codec import spec_to_bytes
 from control_plane.registry.store import Version
 from tests.control_plane.movement.planned import Planned
+from tests.control_plane.movement.temporal_server import TemporalServer, serving
 from tests.control_plane.movement.world import CHAIN, World
 
 
@@ -33,3 +34,9 @@ async def planned(world: World) -> Planned:
     for name in ("us-east", "eu-west", "ap-south"):
         await world.add(Cluster, name=name, region=name, registered_ns=1, scheduling="active")
     return Planned(world)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalServer]:
+    with serving(tmp_path_factory.mktemp("temporal")) as server:
+        yield server

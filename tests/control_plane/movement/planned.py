@@ -53,7 +53,7 @@ class Planned:
             copied=self.leaving.copied,
         )  # fmt: skip
 
-    async def copy(self, execution: str, cluster: str, region: str) -> None:
+    async def copy(self, execution: str, /, *, cluster: str, region: str) -> None:
         self.copies.append((execution, cluster, region))
 
     async def begin(self, run: str, *, to: str = "eu-west") -> Migrate:

@@ -2,22 +2,14 @@
 
 import asyncio
 import contextlib
-import json
-import os
-from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
+from temporalio.client import WorkflowExecutionStatus
 from whimbrel.errors import Unreachable
 
-from control_plane.movement.client import Pace, TemporalMovement
 from control_plane.movement.steps import (
     Batch,
-    Failover,
-    Hold,
     Loss,
     Move,
     Moved,
@@ -26,109 +18,10 @@ from control_plane.movement.steps import (
     Summary,
     Taken,
 )
-from control_plane.movement.worker import STORIES
+from tests.control_plane.movement.telling import Remembered, movement, told, until_connected
 from tests.control_plane.movement.temporal_server import TemporalServer, serving
 
 pytestmark = pytest.mark.anyio
-
-HISTORIES = Path(__file__).parent / "histories"
-
-
-class Remembered:
-    """Steps from a script; whatever is not scripted goes well."""
-
-    def __init__(self) -> None:
-        self.asked: list[object] = []
-        self.losses: list[Loss] = []
-        self.batches: list[Taken | Exception] = []
-        self.released = Released(ours=True)
-        self.placed = Placed(cluster="eu-west", epoch=3)
-        self.claims: list[bool] = []
-
-    async def watch_loss(self, hold: Hold) -> Loss:
-        self.asked.append(hold)
-        return self.losses.pop(0) if len(self.losses) > 1 else (self.losses or [Loss()])[0]
-
-    async def take_over_batch(self, batch: Batch) -> Taken:
-        self.asked.append(batch)
-        answer = self.batches.pop(0) if self.batches else Taken(taken=0, waiting=0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def summarize(self, story: Failover) -> Summary:
-        self.asked.append(story)
-        return Summary(
-            cluster=story.cluster,
-            cluster_epoch=story.cluster_epoch,
-            moved=story.taken - story.waiting,
-            waiting=story.waiting,
-        )
-
-    async def release(self, move: Move) -> Released:
-        self.asked.append(move)
-        return self.released
-
-    async def place(self, move: Move) -> Placed:
-        return self.placed
-
-    async def claimed(self, move: Move) -> bool:
-        self.asked.append(move)
-        return self.claims.pop(0) if self.claims else True
-
-    def holds(self) -> list[Hold]:
-        return [asked for asked in self.asked if isinstance(asked, Hold)]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TemporalServer]:
-    with serving(tmp_path_factory.mktemp("temporal")) as server:
-        yield server
-
-
-PACE = Pace(
-    batch=10, rate=1000, hold_max_seconds=2, claim_grace_seconds=0.1, claim_timeout_seconds=1
-)
-
-
-async def until_connected(server: TemporalServer) -> Client:
-    """The port listens a moment before the namespace is there."""
-    async with asyncio.timeout(60):
-        while True:
-            with contextlib.suppress(Exception):
-                client = await Client.connect(
-                    server.address, data_converter=pydantic_data_converter
-                )
-                await client.count_workflows()
-                return client
-            await asyncio.sleep(0.1)
-
-
-@contextlib.asynccontextmanager
-async def movement(
-    server: TemporalServer, steps: Remembered
-) -> AsyncGenerator[tuple[TemporalMovement, Client]]:
-    client = await until_connected(server)
-    stories = TemporalMovement(server.address, steps=steps, pace=PACE, retry_seconds=0.1)
-    running = asyncio.create_task(stories.run())
-    async with asyncio.timeout(30):
-        await stories.connected.wait()
-    try:
-        yield stories, client
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-async def told(client: Client, id: str, answer: type) -> object:
-    async with asyncio.timeout(60):
-        handle = client.get_workflow_handle(id, result_type=answer)
-        result = await handle.result()
-    if os.environ.get("WHIMBREL_SAVE_HISTORIES"):
-        name = id.replace("/", "-")
-        history = await handle.fetch_history()
-        (HISTORIES / f"{name}.json").write_text(history.to_json())
-    return result
 
 
 async def test_a_failover_takes_batches_until_nothing_is_left(server: TemporalServer) -> None:
@@ -248,19 +141,32 @@ async def test_stories_go_on_after_temporal_was_killed(tmp_path: Path) -> None:
             await told(client, "failover/after/1", Summary)
 
 
-@pytest.mark.parametrize("saved", sorted(HISTORIES.rglob("*.json")), ids=lambda path: path.stem)
-async def test_saved_histories_replay(saved: Path) -> None:
-    """A change of a story's code must not strand the stories that are open: these are such."""
-    replayer = Replayer(
-        workflows=list(STORIES),
-        data_converter=pydantic_data_converter,
-        workflow_runner=UnsandboxedWorkflowRunner(),
-    )
-    await replayer.replay_workflow(
-        WorkflowHistory.from_json(saved.stem, json.loads(saved.read_text()))
-    )
+async def test_a_move_that_finds_no_place_waits(server: TemporalServer) -> None:
+    steps = Remembered()
+    steps.placed = Placed(cluster="", epoch=2)
+    async with movement(server, steps) as (stories, client):
+        await stories.move("p/d/waiting", 1, cause="failover")
+        moved = await told(client, "move/p/d/waiting/1", Moved)
+    assert moved == Moved(outcome="waiting")
 
 
-def test_there_are_histories_of_both_stories() -> None:
-    kinds = {path.stem.split("-")[0] for path in HISTORIES.rglob("*.json")}
-    assert kinds == {"failover", "move"}
+async def test_a_mass_loss_in_the_middle_holds_too(server: TemporalServer) -> None:
+    steps = Remembered()
+    steps.losses = [Loss(), Loss(hold="2 of 3 clusters were lost"), Loss()]
+    steps.batches = [Taken(taken=10, waiting=0), Taken(taken=1, waiting=0)]
+    async with movement(server, steps) as (stories, client):
+        await stories.lost("middle", 1, since_ns=5)
+        await told(client, "failover/middle/1", Summary)
+    kinds = [type(asked).__name__ for asked in steps.asked]
+    assert kinds == ["Hold", "Batch", "Hold", "Hold", "Batch", "Hold", "Batch", "Failover"]
+
+
+async def test_a_hold_that_was_ended_is_not_held_again(server: TemporalServer) -> None:
+    steps = Remembered()
+    steps.losses = [Loss(hold="3 of 3 clusters were lost")]
+    steps.batches = [Taken(taken=10, waiting=0), Taken(taken=1, waiting=0)]
+    async with movement(server, steps) as (stories, client):
+        await stories.lost("over", 1, since_ns=5)
+        await told(client, "failover/over/1", Summary)
+    assert [type(asked).__name__ for asked in steps.asked].count("Batch") == 3
+    assert [hold.ended for hold in steps.holds()].count(True) == 1
