@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from sqlalchemy import Connection, inspect
 from whimbrel.errors import Unreachable
+from whimbrel.spec import Mode
 
 from control_plane.database import table
-from control_plane.executions.store import Placement, Timeline
+from control_plane.executions.store import Execution, Placement, Timeline
 from control_plane.ledger.fence import FENCE, locked
 from control_plane.ledger.store import ExecutionFence, NodeState
 from control_plane.movement.rows import to_nobody
@@ -44,6 +45,20 @@ async def test_only_what_the_lost_session_owns_is_taken(world: World) -> None:
         assert await world.fence(left) == (1, "us-east")
     assert await world.fence(elsewhere) == (1, "eu-west")
     assert await world.phase(ended) == "SUCCEEDED"
+
+
+async def test_what_is_never_replaced_says_so_once(world: World) -> None:
+    pinned = await world.run("pinned", mode=Mode.PINNED)
+    stays = await world.run("stays", failover=False)
+    for _ in range(2):
+        assert (await world.steps.take_over_batch(LOST)).taken == 0
+    assert await world.fence(pinned) == (1, "us-east")
+    reasons = {row["id"]: row["reason"] for row in await world.rows(Execution)}
+    assert reasons == {
+        pinned: "pinned: its cluster us-east is lost",
+        stays: "stays: its cluster us-east is lost",
+    }
+    assert (await world.told(pinned), await world.told(stays)) == (["pinned"], ["stays"])
 
 
 async def test_ended_runs_do_not_fill_a_batch(world: World) -> None:

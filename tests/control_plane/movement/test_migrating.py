@@ -2,7 +2,6 @@
 step may be repeated."""
 
 import asyncio
-import dataclasses
 from typing import Any
 
 import pytest
@@ -230,6 +229,17 @@ async def test_stories_that_were_never_told_are_told(planned: Planned) -> None:
     planned.told.started.clear()
     await planned.moves.tell_open()
     assert planned.told.started == [(run, 1)]
-    await planned.settling.end(End(dataclasses.replace(Migrate(run, 1)), "ENDED"))
+    await planned.settling.end(End(Migrate(run, 1), "ENDED"))
     await planned.moves.tell_open()
     assert planned.told.started == [(run, 1)]
+
+
+async def test_an_ended_move_is_never_written_again(planned: Planned) -> None:
+    run, story = await planned.gone(await planned.world.run("run"))
+    await planned.settling.end(End(story, "TAKEN_OVER", why="its source died"))
+    before = await planned.row()
+    await planned.settling.send(Send(story))
+    await planned.claim(run)
+    await planned.settling.claimed(Wait(story, 1.0, 2))
+    await planned.settling.end(End(story, "claimed"))
+    assert await planned.row() == before

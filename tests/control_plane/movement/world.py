@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlmodel import SQLModel
 from whimbrel.errors import Unreachable
-from whimbrel.spec import Artifact, Assignment, PlacementPolicy, Resources
+from whimbrel.spec import Artifact, Assignment, Mode, PlacementPolicy, Resources
 
 from control_plane import documents
 from control_plane.database import Database, table
@@ -93,14 +93,14 @@ class World:
 
     async def run(
         self, name: str, *, owner: str = "us-east", session: int = 3, epoch: int = 1,
-        phase: str = "RUNNING", failover: bool = True,
+        phase: str = "RUNNING", failover: bool = True, mode: Mode = Mode.IDEMPOTENT,
     ) -> str:  # fmt: skip
         id = f"p/d/{name}"
         await self.add(
             Execution,
             id=id, project="p", domain="d", name=name, workflow="w", version="1",
-            spec_digest="chain", phase=phase, region=owner, cluster=owner, mode="idempotent",
-            policy=documents.text(PlacementPolicy(failover=failover)),
+            spec_digest="chain", phase=phase, region=owner, cluster=owner, mode=mode.value,
+            policy=documents.text(PlacementPolicy(failover=failover, mode=mode)),
             largest=documents.text(Resources()), inputs="{}", request_digest="", created_ns=1,
         )  # fmt: skip
         terminal = phase in ("SUCCEEDED", "FAILED", "ABORTED")
