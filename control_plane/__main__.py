@@ -6,6 +6,7 @@ Started by `whimbrel up` or a person; nothing else constructs an adapter.
 import asyncio
 import logging
 import sys
+from functools import partial
 
 import grpc.aio
 from pydantic import ValidationError
@@ -44,6 +45,7 @@ from control_plane.movement.draining import Draining
 from control_plane.movement.migrating import Leaving
 from control_plane.movement.off import MovementOff
 from control_plane.movement.planned import PlannedSteps
+from control_plane.movement.replication import Replication, copy_to
 from control_plane.movement.service import Moves
 from control_plane.movement.settling import Settling
 from control_plane.registry.bundles import Bundles
@@ -92,7 +94,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     registry = Registry(database, Bundles(settings.bundles))
     clusters = Clusters(database, router)
     moves = Moves(database, router, graphs=graphs, clusters=clusters, stories=movement)
-    leaving = Leaving(database, router, graphs=graphs)
+    leaving = Leaving(database, router, graphs=graphs, copy=partial(copy_to, database, router))
     settling = Settling(database, dispatch=dispatch, graphs=graphs, copied=leaving.copied)
     planned = PlannedSteps(leaving, settling, Draining(database, moves))
     executions = Executions(
@@ -101,7 +103,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     )  # fmt: skip
     ledger = Ledger(
         database, clusters=clusters, registry=registry, graphs=graphs, movement=movement,
-        delivery=delivery, changes=changes, spans=spans,
+        delivery=delivery, changes=changes, spans=spans, region=settings.region,
     )  # fmt: skip
     sweeper = Sweeper(
         database, router, dispatch=dispatch, dispatcher=dispatcher, delivery=delivery,
@@ -132,6 +134,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(delivery.run(), name="deliver wake-ups"),
                 tasks.create_task(sweeper.run(), name="sweep"),
                 tasks.create_task(clusters.keep_synced(), name="copy registrations"),
+                tasks.create_task(Replication(database, router).run(), name="replicate"),
                 tasks.create_task(movement.run(planned), name="tell stories"),
                 tasks.create_task(moves.keep_told(), name="look for untold moves"),
             ]

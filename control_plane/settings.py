@@ -39,6 +39,12 @@ class Settings(BaseSettings):
         default="",
         description="URL of the store for code; empty = a folder by the database",
     )
+    region: str = Field(
+        default="",
+        description="region in which this control plane keeps what it is told: values, error texts "
+        "and logs of runs whose data may not lie there stay where they are made; empty = it may be "
+        "told everything",
+    )
     claim_timeout_seconds: float = Field(
         default=15.0,
         gt=0,

@@ -5,7 +5,7 @@ Written by `service.py`, `dispatch.py` and the ledger; the row's phase never say
 the fence does.
 """
 
-from sqlalchemy import Text
+from sqlalchemy import Boolean, Index, Text, text
 from sqlmodel import Field, SQLModel
 
 from control_plane.database import Big
@@ -15,7 +15,17 @@ class Execution(SQLModel, table=True):
     """One run. `id` is project/domain/name; `policy`, `largest`, `error` and values are JSON text.
     `waiting_ns` is since when it waits for a place, 0 = something of it has run since; an owner
     that has no room for it does not end the waiting. `images` and `secrets` are JSON lists of
-    what its nodes name; `no_room` maps a cluster that let go of it, for want of room, to when."""
+    what its nodes name; `no_room` maps a cluster that let go of it, for want of room, to when;
+    `replicating`: some of what it made may still lack a copy that its policy asks for."""
+
+    __table_args__ = (
+        Index(
+            "execution_replicating",
+            "id",
+            sqlite_where=text("replicating = 1"),
+            postgresql_where=text("replicating"),
+        ),
+    )
 
     id: str = Field(primary_key=True)
     project: str = Field(index=True)
@@ -43,6 +53,7 @@ class Execution(SQLModel, table=True):
     images: str = Field(default="", sa_type=Text)
     secrets: str = Field(default="", sa_type=Text)
     no_room: str = Field(default="", sa_type=Text)
+    replicating: bool = Field(default=False, sa_type=Boolean)
 
 
 class Placement(SQLModel, table=True):

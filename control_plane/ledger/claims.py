@@ -11,18 +11,21 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from whimbrel.residency import allows
 from whimbrel.spec import Owner, Phase, Want
 
 from control_plane import documents
+from control_plane.clusters.store import Cluster
 from control_plane.database import table
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.events import Output, Saved
 from control_plane.ledger.fence import ClaimAnswer, claim
+from control_plane.ledger.replicas import Copy, best, copies_of
 from control_plane.ledger.rows import CHECKPOINT, OUTPUT, STATE, output_of
 
-EXECUTION = table(Execution)
+CLUSTER, EXECUTION = table(Cluster), table(Execution)
 HOSTS = 3
 """Hosts of a node that a new owner is told to avoid. More: on a small cluster nothing is left."""
 
@@ -41,7 +44,9 @@ class Tries:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The answer for one execution; refused ones carry only `answer`."""
+    """The answer for one execution; refused ones carry only `answer`. `replicas` are read in place
+    of their originals; `regions` says where the run's data may lie; `offload`: not here, so values
+    and error texts stay where they are made."""
 
     answer: ClaimAnswer
     spec_digest: str = ""
@@ -51,6 +56,9 @@ class Claimed:
     outputs: tuple[Output, ...] = ()
     checkpoints: tuple[Saved, ...] = ()
     tries: tuple[Tries, ...] = ()
+    replicas: tuple[Copy, ...] = ()
+    regions: tuple[str, ...] = ()
+    offload: bool = False
 
 
 async def claim_all(
@@ -59,7 +67,9 @@ async def claim_all(
     *,
     cluster: str,
     cluster_epoch: int,
+    region: str = "",
 ) -> list[Claimed]:
+    """`region` is where this control plane keeps what it is told, "" = it may be told anything."""
     answers = await claim(connection, wishes, cluster=cluster, cluster_epoch=cluster_epoch)
     granted = sorted({answer.execution for answer in answers if answer.claimed})
     if not granted:
@@ -97,6 +107,7 @@ async def claim_all(
         ],
     )
     known = await Known.read(connection, granted, cluster=cluster)
+    regions = {name: documents.policy(run["policy"]).regions for name, run in runs.items()}
     return [
         Claimed(
             answer,
@@ -107,6 +118,9 @@ async def claim_all(
             outputs=tuple(known.outputs.get(answer.execution, ())),
             checkpoints=tuple(known.checkpoints.get(answer.execution, ())),
             tries=tuple(known.tries.get(answer.execution, ())),
+            replicas=tuple(known.replicas.get(answer.execution, ())),
+            regions=regions[answer.execution],
+            offload=bool(region) and not allows(regions[answer.execution], region),
         )
         if answer.claimed
         else Claimed(answer)
@@ -119,10 +133,11 @@ class Known:
     outputs: dict[str, list[Output]]
     checkpoints: dict[str, list[Saved]]
     tries: dict[str, list[Tries]]
+    replicas: dict[str, list[Copy]]
 
     @staticmethod
     async def read(connection: AsyncConnection, names: Sequence[str], *, cluster: str) -> "Known":
-        known = Known({}, {}, {})
+        known = Known({}, {}, {}, {})
         done: set[tuple[str, str]] = set()
         found = await connection.execute(
             select(OUTPUT).where(OUTPUT.c.execution.in_(names), OUTPUT.c.live)
@@ -151,7 +166,28 @@ class Known:
                         to_avoid(row) if row["cluster"] == cluster else (),
                     )
                 )
+        await known._read_copies(connection, names, cluster=cluster)
         return known
+
+    async def _read_copies(
+        self, connection: AsyncConnection, names: Sequence[str], *, cluster: str
+    ) -> None:
+        """Of what the answer names, the copies that this cluster is to read instead."""
+        copies = await copies_of(connection, names)
+        if not copies:
+            return
+        found = await connection.execute(select(CLUSTER.c.region).where(CLUSTER.c.name == cluster))
+        region = found.scalar_one_or_none() or ""
+        for name, by_uri in copies.items():
+            held = [saved.artifact for saved in self.checkpoints.get(name, ())]
+            for output in self.outputs.get(name, ()):
+                held += [*output.artifacts, *filter(None, [output.offloaded])]
+            wanted = {artifact.uri for artifact in held if artifact.region != region}
+            self.replicas[name] = [
+                copy
+                for uri in sorted(wanted & by_uri.keys())
+                if (copy := best(by_uri[uri], region)) is not None
+            ]
 
 
 def to_avoid(row: Mapping[Any, Any]) -> tuple[str, ...]:

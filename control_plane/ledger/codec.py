@@ -11,7 +11,7 @@ from whimbrel.codec import (
     want_to_wire,
 )
 from whimbrel.errors import InvalidInput
-from whimbrel.spec import Artifact
+from whimbrel.spec import Artifact, Want
 from whimbrel.wire.v1 import ledger_pb2, spec_pb2
 
 from control_plane.ledger.claims import Claimed
@@ -178,7 +178,9 @@ def claim_pages(claimed: Claimed) -> list[ledger_pb2.ClaimReply]:
             inputs_json=claimed.inputs,
             traceparent=claimed.traceparent,
             mode=claimed.mode,
-            want=want_to_wire(answer.row.want) if answer.row else None,
+            regions=claimed.regions,
+            offload=claimed.offload,
+            want=want_to_wire(answer.row.want if answer.row else Want.RUN),
             checkpoints=[
                 ledger_pb2.Checkpoint(
                     node=saved.node,
@@ -210,4 +212,10 @@ def claim_pages(claimed: Claimed) -> list[ledger_pb2.ClaimReply]:
             size = 0
         pages[-1].outputs.append(output_to_wire(output))
         size += len(output.value)
+    for at in range(0, len(claimed.replicas), PAGE):
+        pages[-1].more = True
+        page = ledger_pb2.ClaimReply(execution=answer.execution, epoch=answer.epoch, claimed=True)
+        for copy in claimed.replicas[at : at + PAGE]:
+            page.replicas.add(uri=copy.uri, copy=artifact_to_wire(copy.artifact))
+        pages.append(page)
     return pages

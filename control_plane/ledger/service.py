@@ -37,7 +37,9 @@ class Ledger:
     def __init__(
         self, database: Database, *, clusters: Clusters, registry: Registry, graphs: Graphs,
         movement: Movement, delivery: Delivery, changes: Changes, spans: Spans,
+        region: str = "",
     ) -> None:  # fmt: skip
+        """`region` is where this control plane keeps what it is told, "" = everything may be."""
         self._database = database
         self._clusters = clusters
         self._registry = registry
@@ -46,6 +48,7 @@ class Ledger:
         self._delivery = delivery
         self._changes = changes
         self._spans = spans
+        self._region = region
         self._traces: dict[str, str] = {}
 
     async def open_session(self, cluster: str, *, incarnation: str, region: str) -> tuple[int, str]:
@@ -65,7 +68,11 @@ class Ledger:
         started = time.time_ns()
         async with self._database.write() as connection:
             answers = await claim_all(
-                connection, wishes, cluster=cluster, cluster_epoch=cluster_epoch
+                connection,
+                wishes,
+                cluster=cluster,
+                cluster_epoch=cluster_epoch,
+                region=self._region,
             )
         for claimed in answers:
             if claimed.answer.claimed:

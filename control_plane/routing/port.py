@@ -148,9 +148,11 @@ class Router(Protocol):
         """Uris that a live agent of this cluster can't read."""
         ...
 
-    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
-        """Copies made, or found, in the store of this cluster's region: uri of the original to its
-        copy, without what could not be copied."""
+    async def copy(
+        self, cluster: str, artifacts: Sequence[Artifact], *, folder: str
+    ) -> dict[str, Artifact]:
+        """Copies made, or found, in the store of this cluster's region, below `folder` (PROJECT/
+        DOMAIN): uri of the original to its copy, without what could not be copied."""
         ...
 
     async def read_log(

@@ -117,11 +117,13 @@ class GrpcRouter:
         )
         return set(answer.unreadable)
 
-    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    async def copy(
+        self, cluster: str, artifacts: Sequence[Artifact], *, folder: str
+    ) -> dict[str, Artifact]:
         wanted = [artifact_to_wire(item) for item in artifacts]
         answer = await self._ask(
             cluster,
-            placement_pb2.Question(copy=placement_pb2.Copy(artifacts=wanted)),
+            placement_pb2.Question(copy=placement_pb2.Copy(artifacts=wanted, folder=folder)),
             seconds=COPY_SECONDS,
         )
         return {item.uri: artifact_from_wire(item.copy) for item in answer.copied}

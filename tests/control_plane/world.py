@@ -66,6 +66,8 @@ class FakeRouter:
     log: dict[LogPlace, bytes] = field(default_factory=dict)
     placements: int = 0
     asked: list[Requirement] = field(default_factory=list)
+    copies_asked: list[tuple[str, tuple[Artifact, ...]]] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
 
     def _answer(self) -> None:
         if self.away:
@@ -130,9 +132,17 @@ class FakeRouter:
         self._answer()
         return set()
 
-    async def copy(self, cluster: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    async def copy(
+        self, cluster: str, artifacts: Sequence[Artifact], *, folder: str
+    ) -> dict[str, Artifact]:
         self._answer()
-        return {}
+        self.copies_asked.append((cluster, tuple(artifacts)))
+        region = f"r-{cluster}"
+        return {
+            one.uri: replace(one, uri=f"s3://{cluster}/{folder}/{one.sha256}", region=region)
+            for one in artifacts
+            if one.uri not in self.unreadable
+        }
 
     async def read_log(self, cluster: str, place: LogPlace, *, offset: int, limit: int) -> LogPart:
         self._answer()
