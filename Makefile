@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
-.PHONY: setup demo test model check bench proto format clusters clusters-down
+.PHONY: setup demo test model check bench report proto format clusters clusters-down
 
 setup: .venv/.installed
 
@@ -40,6 +40,9 @@ clusters-down: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+report: setup
+	$(BIN)/python -m bench.report
 
 proto: setup
 	bash tools/proto.sh

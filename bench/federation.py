@@ -19,16 +19,16 @@ from typing import Any
 import psutil
 from whimbrel import Client
 
-PROGRAM = Path(__file__).parent / "programs" / "flows.py"
+PROGRAMS = Path(__file__).parent / "programs"
 
 
-def load_program() -> ModuleType:
+def load_program(name: str = "flows") -> ModuleType:
     """The workflows as a user's module: loaded from its own folder, not as part of the bench."""
-    spec = importlib.util.spec_from_file_location("flows", PROGRAM)
+    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["flows"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -101,8 +101,11 @@ class Federation:
     def thaw_agent(self, region: str) -> None:
         os.kill(self.pids[f"agent/{region}"], signal.SIGCONT)
 
+    def sandbox_do(self, verb: str, region: str) -> None:
+        self.command("sandbox", verb, region, "--data-dir", str(self.data))
+
     def heal(self, region: str) -> None:
-        self.command("sandbox", "heal", region, "--data-dir", str(self.data))
+        self.sandbox_do("heal", region)
 
     def client(self) -> Client:
         return Client(self.sandbox["endpoint"])
@@ -116,9 +119,11 @@ def _process(pid: int) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def federation(data: Path, *, environment: Mapping[str, str] = {}) -> Iterator[Federation]:
+def federation(
+    data: Path, *, environment: Mapping[str, str] = {}, preset: str = "lan"
+) -> Iterator[Federation]:
     whole = Federation(data, environment=environment)
-    whole.start()
+    whole.start(preset=preset)
     try:
         yield whole
     finally:

@@ -8,7 +8,6 @@ from the stamps its tasks leave, not from what any server says.
 import contextlib
 import threading
 import time
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,11 +15,17 @@ from whimbrel import Client
 from whimbrel.client import Execution
 from whimbrel.spec import PlacementPolicy
 
-from bench.federation import Federation
+from bench.federation import Federation, load_program
 
 PATIENCE_SECONDS = 180.0
 """For one move. What takes longer counts as lost, and the measure fails."""
 Flow = tuple[str, str]
+
+
+def register(client: Client, workflow: str) -> Flow:
+    """A program of `programs/moving.py`: its name and version."""
+    view = client.register(getattr(load_program("moving"), workflow))[0]
+    return view.name, view.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,48 +186,3 @@ def _await(probe, what: str) -> None:  # type: ignore[no-untyped-def]
         if time.monotonic() > end:
             raise TimeoutError(f"not within {PATIENCE_SECONDS:.0f} s: {what}")
         time.sleep(0.1)
-
-
-@dataclass(slots=True)
-class Alone:
-    """`gaps`: seconds from the last thing a lost try did to the first of the next one; an overlap
-    is a negative one."""
-
-    gaps: list[float] = field(default_factory=list[float])
-
-    @property
-    def overlaps(self) -> int:
-        return sum(gap < 0 for gap in self.gaps)
-
-
-def exclusive(
-    whole: Federation, client: Client, flow: Flow, *, folder: Path, losses: int, runs: int
-) -> Alone:
-    """Freezes a region's agent (its tasks go on), or cuts its link, in turn, and looks whether the
-    next try ever began before the last one had stopped."""
-    out = Alone()
-    for index in range(losses):
-        place = folder / f"exclusive-{index}"
-        names = [f"{place.name}-{i}" for i in range(runs)]
-        with launched(client, flow, place, names) as held:
-            for name in names:
-                await_epoch(place, name, above=0)
-            where: dict[str, list[str]] = defaultdict(list)
-            epochs: dict[str, int] = {}
-            for name, run in held.items():
-                view = run.refresh()
-                where[view.region].append(name)
-                epochs[name] = view.epoch
-            region = max(where, key=lambda one: len(where[one]))
-            if index % 2:
-                whole.command("sandbox", "cut", region, "--data-dir", str(whole.data))
-            else:
-                whole.freeze_agent(region)
-            for name in where[region]:
-                found = await_epoch(place, name, above=epochs[name])
-                time.sleep(0.2)  # a late stamp of the old try would be an overlap
-                out.gaps.append(pause(stamps(place, name) or found, above=epochs[name]))
-            if index % 2 == 0:
-                whole.thaw_agent(region)
-            whole.heal(region)
-    return out
