@@ -104,7 +104,7 @@ class Draining:
             row = await journal.newest_drain(connection, drain.cluster)
             if row is None or row["number"] != drain.number:
                 return Drained("CANCELLED")
-            view = await journal.drain_view(connection, row)
+            view = await journal.drain_view(connection, row, listed=0)
         return Drained(view.phase, view.moved, view.ended, view.staying)
 
     async def _over(self, drain: Empty, phase: str) -> Drained:

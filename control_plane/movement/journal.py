@@ -150,7 +150,8 @@ def drain_key(cluster: str, number: int) -> str:
     return f"{cluster}/{number}"
 
 
-async def drain_view(connection: AsyncConnection, row: Row) -> DrainView:
+async def drain_view(connection: AsyncConnection, row: Row, *, listed: int = AT_MOST) -> DrainView:
+    """`listed`: how many of its migrations are shown, the newest."""
     key = drain_key(row["cluster"], row["number"])
     mine = MIGRATION.c.drain == key
     counted = await connection.execute(
@@ -161,7 +162,7 @@ async def drain_view(connection: AsyncConnection, row: Row) -> DrainView:
     phases: dict[str, int] = {row[0]: row[1] for row in counted}
     total = await connection.execute(select(func.count()).where(mine))
     found = await connection.execute(
-        select(MIGRATION).where(mine).order_by(MIGRATION.c.requested_ns.desc()).limit(AT_MOST)
+        select(MIGRATION).where(mine).order_by(MIGRATION.c.requested_ns.desc()).limit(listed)
     )
     return DrainView(
         cluster=row["cluster"], number=row["number"], phase=row["phase"],

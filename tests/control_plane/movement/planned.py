@@ -7,6 +7,7 @@ from whimbrel.errors import Refused
 
 from control_plane.clusters.service import Clusters
 from control_plane.ledger.fence import FENCE, locked, relinquished, store
+from control_plane.movement.client import TemporalMovement
 from control_plane.movement.migrating import Leaving
 from control_plane.movement.planned import Migrate, Wait
 from control_plane.movement.service import Moves
@@ -18,9 +19,10 @@ from tests.control_plane.movement.world import World
 
 
 class Told:
-    """Stories that only remember what was asked of them."""
+    """Stories that remember what was asked of them, and hand it to `real` ones."""
 
     def __init__(self) -> None:
+        self.real: TemporalMovement | None = None
         self.started: list[tuple[str, int]] = []
         self.off = False
 
@@ -30,9 +32,13 @@ class Told:
 
     async def migrate(self, execution: str, number: int, *, cause: str) -> None:
         self.started.append((execution, number))
+        if self.real:
+            await self.real.migrate(execution, number, cause=cause)
 
     async def drain(self, cluster: str, number: int) -> None:
         self.started.append((cluster, number))
+        if self.real:
+            await self.real.drain(cluster, number)
 
 
 class Planned:

@@ -153,14 +153,17 @@ async def until_connected(server: TemporalServer) -> Client:
 
 @contextlib.asynccontextmanager
 async def movement(
-    server: TemporalServer, steps: Remembered | None = None, planned: Scripted | None = None
+    server: TemporalServer,
+    steps: Remembered | None = None,
+    planned: Scripted | PlannedSteps | None = None,
 ) -> AsyncGenerator[tuple[TemporalMovement, Client]]:
     client = await until_connected(server)
     stories = TemporalMovement(
         server.address, steps=steps or Remembered(), pace=PACE, retry_seconds=0.1
     )
     plan = planned or Scripted()
-    running = asyncio.create_task(stories.run(PlannedSteps(plan, plan, plan)))
+    plan = PlannedSteps(plan, plan, plan) if isinstance(plan, Scripted) else plan
+    running = asyncio.create_task(stories.run(plan))
     async with asyncio.timeout(30):
         await stories.connected.wait()
     try:
