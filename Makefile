@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
-.PHONY: setup demo test model check bench report proto format clusters clusters-down
+.PHONY: setup demo test histories model check bench report proto format clusters clusters-down
 
 setup: .venv/.installed
 
@@ -16,6 +16,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# After a change of a durable story: what it says to Temporal today, to be replayed tomorrow.
+histories: setup
+	$(BIN)/python -m tests.control_plane.movement.record
 
 model: setup
 	$(BIN)/python -m tests.model --all

@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(PARTS), metavar="PART",
                         help=f"may be repeated; of {', '.join(PARTS)}")  # fmt: skip
     parser.add_argument("--keep", type=Path, metavar="DIR",
-                        help="folder of the parts' figures; what is there is not measured again")  # fmt: skip
+                        help="folder of figures; what is there is not measured")  # fmt: skip
     parser.add_argument("--docs", type=Path, default=DOCS, help="where the report is written")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wreport-", ignore_cleanup_errors=True) as name:

@@ -184,8 +184,8 @@ def _model(figures: Mapping[str, Any]) -> list[str]:
         "## The model", "",
         f"`python -m tests.model` explored {len(said['scenarios'])} scenarios of the protocol, "
         f"{len(whole)} of them completely: {states:,} states, none of which breaks an invariant. "
-        f"Of {len(rules)} rules of the protocol, {len(caught)} break a named invariant when they are "
-        "left out; the others are second guards of one fact.", "",
+        f"Of {len(rules)} rules of the protocol, {len(caught)} break a named invariant when they "
+        "are left out; the others are second guards of one fact.", "",
         *table(("rule left out", "breaks", "after steps"),
                [(", ".join(one["rules_off"]), one["breach"] or "nothing: a second guard",
                  str(one["depth"])) for one in rules]), "",
