@@ -5,7 +5,8 @@ events in the outbox, whose stored form is their wire form, so that a batch is p
 bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from whimbrel import codec
 from whimbrel.spec import Artifact, Outputs, WorkflowSpec
@@ -170,6 +171,9 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
             answers.append(m.NotClaimed(execution, epoch, head.current_epoch, head.terminal))
             continue
         tries = (one for page in group for one in page.tries)
+        copies = {
+            one.uri: codec.artifact_from_wire(one.copy) for page in group for one in page.replicas
+        }
         answers.append(
             m.Claimed(
                 execution=execution,
@@ -178,8 +182,16 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
                 inputs=head.inputs_json,
                 traceparent=head.traceparent,
                 mode=head.mode or "idempotent",
-                outputs=tuple(output_from_wire(one) for page in group for one in page.outputs),
-                checkpoints=tuple(_checkpoint(one) for page in group for one in page.checkpoints),
+                outputs=tuple(
+                    _at_copy(output_from_wire(one), copies)
+                    for page in group
+                    for one in page.outputs
+                ),
+                checkpoints=tuple(
+                    _saved_at_copy(_checkpoint(one), copies)
+                    for page in group
+                    for one in page.checkpoints
+                ),
                 tries=tuple(
                     m.NodeTries(
                         one.node,
@@ -190,16 +202,24 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
                     )
                     for one in tries
                 ),
-                replicas={
-                    one.uri: codec.artifact_from_wire(one.copy)
-                    for page in group
-                    for one in page.replicas
-                },
+                replicas=copies,
                 regions=tuple(head.regions),
                 offload=head.offload,
             )
         )
     return answers
+
+
+def _at_copy(output: m.NodeOutput, copies: Mapping[str, Artifact]) -> m.NodeOutput:
+    """Its document is read from the copy; what the document names is looked up when it is read."""
+    offloaded = output.outputs.offloaded
+    if offloaded is None or offloaded.uri not in copies:
+        return output
+    return replace(output, outputs=replace(output.outputs, offloaded=copies[offloaded.uri]))
+
+
+def _saved_at_copy(saved: m.Checkpointed, copies: Mapping[str, Artifact]) -> m.Checkpointed:
+    return replace(saved, artifact=copies.get(saved.artifact.uri, saved.artifact))
 
 
 def receipt(reply: ledger_pb2.CommitReply) -> m.Receipt:

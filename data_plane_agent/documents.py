@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 class Store(Protocol):
     async def get(self, uri: str) -> bytes: ...
+    async def put(self, key: str, data: bytes, *, kind: str = "file") -> Artifact: ...
 
 
 class Documents:
@@ -40,6 +41,10 @@ class Documents:
         if (document := outputs_of(data)) is None:
             log.error("%s is no outputs document", artifact.uri)
         return document
+
+    async def write(self, key: str, text: str) -> Artifact:
+        """StoreFull when the store takes nothing."""
+        return await self._store.put(key, text.encode(), kind="value")
 
     async def offloaded(self, events: Iterable[m.Event]) -> dict[str, dag.Outputs | None]:
         """The offloaded documents of these outputs, by digest."""
@@ -62,13 +67,22 @@ def outputs_of(text: str | bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
-def artifacts(value: Any) -> list[Artifact]:
-    """Every artifact a JSON form refers to."""
+def artifact_in(value: Any) -> Artifact | None:
+    """The artifact that a JSON form is, None when it is something else."""
     match value:
         case {"$artifact": dict(fields)} if len(value) == 1:  # pyright: ignore[reportUnknownVariableType]  # JSON
             known: dict[str, Any] = {**fields}
             known["allowed_regions"] = tuple(known.get("allowed_regions", ()))
-            return [Artifact(**known)]
+            return Artifact(**known)
+        case _:
+            return None
+
+
+def artifacts(value: Any) -> list[Artifact]:
+    """Every artifact a JSON form refers to."""
+    if (artifact := artifact_in(value)) is not None:
+        return [artifact]
+    match value:
         case dict():
             return [one for item in value.values() for one in artifacts(item)]  # pyright: ignore[reportUnknownVariableType]  # JSON
         case list():

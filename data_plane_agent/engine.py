@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from whimbrel.errors import Unreachable, WhimbrelError
-from whimbrel.spec import Artifact, Failure, Mode, Owner
+from whimbrel.spec import Failure, Mode, Owner
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
 from data_plane_agent.aside import Aside
+from data_plane_agent.beside import Beside
 from data_plane_agent.commits import Commits, Settled
 from data_plane_agent.documents import Documents, Store
 from data_plane_agent.fence import Reconciled
@@ -89,6 +90,7 @@ class Engine:
         self._young_some = asyncio.Event()
         self._vitals = (self.load(), 0, False)
         self._aside = Aside()
+        self._beside = Beside(self._documents, hear=self._hear, do=self._do)
 
     # --- what the session tells and asks ---
 
@@ -174,8 +176,14 @@ class Engine:
         raise RuntimeError("the launcher stopped telling what happens")
 
     def _hear(
-        self, event: AttemptEvent, work: Work, *, document: dag.Outputs | None = None
+        self,
+        event: AttemptEvent,
+        work: Work,
+        *,
+        document: dag.Outputs | None = None,
+        waits: bool = True,
     ) -> None:
+        """`waits` for the store, if this run's ends do; False: it has answered."""
         if isinstance(event, Found):
             self.holdings.found.update(event.running)
             self._found_known.set()
@@ -188,8 +196,8 @@ class Engine:
             elif isinstance(event, Finished | Broke):
                 work.ended.append(event.key)
             return
-        if isinstance(event, Finished) and document is None and event.outputs.offloaded:
-            self._aside.do(self._hear_offloaded(event, event.outputs.offloaded))
+        if waits and isinstance(event, Finished | Broke) and run.residency.waits(event):
+            self._aside.do(self._beside.end(event))
             return
         try:
             run.heard(event, work, document=document)
@@ -201,18 +209,6 @@ class Engine:
         if isinstance(event, Unplaceable):
             self.holdings.squeezed.add(event.key.execution)
 
-    async def _hear_offloaded(self, event: Finished, artifact: Artifact) -> None:
-        work = Work()
-        document = await self._documents.read(artifact)
-        if document is None:
-            message = f"the outputs it wrote to {artifact.uri} can't be read"
-            failure = Failure(Owner.SYSTEM, "store_unreadable", message, event.key.node)
-            broke = Broke(event.key, failure, event.started_ns, event.ended_ns, event.logs)
-            self._hear(broke, work)
-        else:
-            self._hear(event, work, document=document)
-        await self._do(work)
-
     async def _do(self, work: Work) -> None:
         self.progress += work.decisions
         for key, logs in work.logs:
@@ -221,6 +217,8 @@ class Engine:
             self.logs.popitem(last=False)
         if work.entries or work.ended:
             self._outbox.put(work.entries, then=partial(self._launcher.taken, work.ended))
+        for run, outputs in work.results:
+            self._aside.do(self._beside.result(run, outputs))
         if work.started:
             now = asyncio.get_running_loop().time()
             self._young.extend((now, key) for key in work.started)

@@ -27,6 +27,7 @@ from data_plane_agent.launcher import (
     Unplaceable,
 )
 from data_plane_agent.outbox import Entry
+from data_plane_agent.residency import Residency
 from data_plane_agent.spans import Spans
 from data_plane_agent.work import Trial, Work
 
@@ -46,6 +47,7 @@ class Run:
         self.epoch = claimed.epoch
         self.trials: dict[str, Trial] = {}
         self.ended = False
+        self.residency = Residency.of(claimed)
         self._claimed = claimed
         self._spans = spans
         self._project, self._domain, _ = claimed.execution.split("/", 2)
@@ -136,6 +138,7 @@ class Run:
         if isinstance(event, Found) or self._state is None or not self.waits_for(event.key):
             return
         trial = self.trials[event.key.node]
+        event = self.residency.event(event)
         match event:
             case Started(key, at_ns, host, avoided):
                 trial.started_ns, trial.host, trial.avoided = at_ns, host, avoided
@@ -194,7 +197,7 @@ class Run:
         work: Work,
     ) -> None:
         key = event.key
-        values = document if document is not None else json.loads(event.outputs.value)
+        values = json.loads(event.outputs.value) if document is None else document
         output = m.NodeOutput(
             key.node,
             key.attempt,
@@ -209,6 +212,7 @@ class Run:
         self._over(trial, event, "")
         if event.logs.stdout or event.logs.stderr:
             work.logs.append((key, event.logs))
+        values = self.residency.values(values)
         self._apply(dag.advance(state, dag.NodeSucceeded(key.node, key.attempt, values)), work)
 
     def _broke(self, state: dag.State, trial: Trial, event: Broke, work: Work) -> None:
@@ -293,14 +297,17 @@ class Run:
                         work.later.append((decision.after_seconds, attempt))
                     else:
                         work.starts.append(attempt)
+                case dag.Succeed(outputs) if self.residency.secluded:
+                    work.results.append((self, outputs))
                 case dag.Succeed(outputs):
-                    self._succeed(outputs, work)
+                    self.succeed(outputs, work)
                 case dag.Fail(failure):
                     self._end(m.Failed(failure), work)
                 case dag.Unreadable(node, uris):
                     self._end(m.Unreachable(node, uris), work)
 
-    def _succeed(self, outputs: dag.Outputs, work: Work) -> None:
+    def succeed(self, outputs: dag.Outputs, work: Work) -> None:
+        """`outputs` as they are told."""
         text = canonical(outputs)
         if (size := len(text.encode())) > OUTPUTS_BYTES:
             said = (
@@ -364,6 +371,7 @@ class Run:
                     values = documents.get(outputs.offloaded.sha256)
                 else:
                     values = json.loads(outputs.value)
+                values = self.residency.values(values)
                 known[node] = dag.Known(values, event.input_digest, outputs.offloaded)
                 _used(tries, node, attempt)
             case m.AttemptRuns(node, attempt):

@@ -5,15 +5,21 @@ the outbox.
 """
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from data_plane_agent.launcher import Attempt, AttemptKey, Logs
 from data_plane_agent.outbox import Entry
+
+if TYPE_CHECKING:
+    from data_plane_agent.dag import Outputs
+    from data_plane_agent.run import Run
 
 
 @dataclass(slots=True)
 class Work:
     """What one batch of events leads to: done at once, together. `ended` are attempts whose end was
-    heard, and may be forgotten by who told it once `entries` are on disk."""
+    heard, and may be forgotten by who told it once `entries` are on disk; `results` of runs whose
+    values go to the store before the run may end."""
 
     starts: list[Attempt] = field(default_factory=list[Attempt])
     later: list[tuple[float, Attempt]] = field(default_factory=list[tuple[float, Attempt]])
@@ -22,6 +28,7 @@ class Work:
     started: list[AttemptKey] = field(default_factory=list[AttemptKey])
     logs: list[tuple[AttemptKey, Logs]] = field(default_factory=list[tuple[AttemptKey, Logs]])
     ended: list[AttemptKey] = field(default_factory=list[AttemptKey])
+    results: list[tuple["Run", "Outputs"]] = field(default_factory=list[tuple["Run", "Outputs"]])
     decisions: int = 0
 
 

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whimbrel.spec import (
-    Assignment,
-    Want,
-)
+from whimbrel.spec import Artifact, Assignment, Want, sha256
 
 from data_plane_agent import messages as m
 from data_plane_agent.engine import Engine
@@ -46,6 +43,11 @@ class Agent:
 
     async def get(self, uri: str) -> bytes:
         return self.objects[uri]
+
+    async def put(self, key: str, data: bytes, *, kind: str = "file") -> Artifact:
+        uri = f"s3://here/{key}"
+        self.objects[uri] = data
+        return Artifact(uri, sha256(data), len(data), "r-here", kind)
 
     def join(self, cluster_epoch: int = 1, *, resumed: bool = False) -> None:
         self.guard.hear(Welcomed(0, HOUR, resumed))
