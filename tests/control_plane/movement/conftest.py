@@ -1,13 +1,11 @@
-"""The rows of one control plane on SQLite; a Temporal server a module."""
+"""The rows of one control plane, on SQLite and on PostgreSQL; a Temporal server a module."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from control_plane.clusters.store import Cluster
 from control_plane.database import Database
-from control_plane.migrations.upgrade import upgrade
 from control_plane.registry.codec import spec_to_bytes
 from control_plane.registry.store import Version
 from tests.control_plane.movement.planned import Planned
@@ -16,17 +14,14 @@ from tests.control_plane.movement.world import CHAIN, World
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path}/control.db")
-    await upgrade(database)
+async def world(database: Database) -> World:
     world = World(database)
     await world.add(
         Version,
         project="p", domain="d", name="w", version="1", digest="chain",
         spec=spec_to_bytes(CHAIN), created_ns=1,
     )  # fmt: skip
-    yield world
-    await database.close()
+    return world
 
 
 @pytest.fixture

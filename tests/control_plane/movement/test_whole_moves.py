@@ -6,8 +6,9 @@ Every step is done twice, as after a crash between its work and its answer.
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,11 +26,18 @@ from control_plane.movement.steps import Batch
 from control_plane.movement.store import Migration
 from tests.control_plane.movement.planned import Planned
 from tests.control_plane.movement.telling import Remembered, movement, told
-from tests.control_plane.movement.temporal_server import TemporalServer
+from tests.control_plane.movement.temporal_server import TemporalServer, serving
 
 pytestmark = pytest.mark.anyio
 
 STATE = table(NodeState)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[TemporalServer]:
+    """One a test: on every database the same stories have the same ids."""
+    with serving(tmp_path) as server:
+        yield server
 
 
 class Agents:
