@@ -29,7 +29,7 @@ from control_plane.movement.planned import (
     Wait,
     migrate_id,
 )
-from control_plane.movement.rows import current, now_ns
+from control_plane.movement.rows import current, now_ns, traceparents
 from control_plane.movement.standing import first_work
 from control_plane.registry.graphs import Graphs
 
@@ -179,4 +179,16 @@ class Settling:
                 await tell(connection, [Entry(story.execution, epoch, kind, where, why)])
             values = {"phase": phase, "reason": reason, "why": why, "ended_ns": now_ns()}
             await journal.note(connection, story.execution, story.number, **values)
+            traces = await traceparents(connection, [story.execution])
+        self.dispatch.spans.record(
+            "migrate",
+            traces.get(story.execution, ""),
+            started_ns=mine["requested_ns"],
+            attributes={
+                "execution": story.execution,
+                "from": mine["from_cluster"],
+                "cluster": where,
+                "phase": phase,
+            },
+        )
         return Migrated(phase, where)
