@@ -4,8 +4,9 @@ Called by `service.py` and `watch.py`; `codec.py` turns it into the wire's form.
 output has SUCCEEDED; the news of the others are in their state rows.
 """
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import RowMapping, select
@@ -17,6 +18,7 @@ from control_plane import documents
 from control_plane.database import table
 from control_plane.executions.store import Execution, Placement, Timeline
 from control_plane.ledger.fence import FENCE
+from control_plane.ledger.replicas import Copies, best, copies_of
 from control_plane.ledger.rows import CHECKPOINT, OUTPUT, STATE
 from control_plane.registry.graphs import Graphs
 from control_plane.routing.port import Verdict
@@ -24,6 +26,9 @@ from control_plane.routing.port import Verdict
 EXECUTION = table(Execution)
 PLACEMENT = table(Placement)
 TIMELINE = table(Timeline)
+LOOKED_AT = (Phase.QUEUED, Phase.WAITING)
+LOOK_NS = 2_000_000_000
+"""The sweeper looks every second, and a round over all who wait ends within another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,8 @@ class View:
     nodes: tuple[NodeView, ...] = ()
     placements: tuple[PlacementView, ...] = ()
     timeline: tuple[EntryView, ...] = ()
+    next_look_ns: int = field(default=0, compare=False)
+    """When a waiting run is looked at again at the latest; no news by itself."""
 
 
 def heads() -> Any:
@@ -116,6 +123,7 @@ def head(row: Mapping[Any, Any]) -> View:
         ended_ns=row["ended_ns"],
         trace_id=trace_id(row["traceparent"]),
         mode=row["mode"],
+        next_look_ns=time.time_ns() + LOOK_NS if row["phase"] in LOOKED_AT else 0,
     )
 
 
@@ -146,7 +154,7 @@ async def view(connection: AsyncConnection, execution: str, graphs: Graphs) -> V
     nodes = {node.id: NodeView(node.id, node.task) for node in graph.nodes}
     await _states(connection, execution, nodes)
     placed = max((item.epoch for item in placements if item.cluster), default=0)
-    await _outputs(connection, execution, nodes, placed)
+    await _outputs(connection, execution, nodes, placed, row["region"])
     shown = head(row)
     if shown.phase.terminal:
         for name, node in nodes.items():
@@ -215,9 +223,14 @@ async def _states(connection: AsyncConnection, execution: str, nodes: dict[str, 
 
 
 async def _outputs(
-    connection: AsyncConnection, execution: str, nodes: dict[str, NodeView], placed: int
+    connection: AsyncConnection,
+    execution: str,
+    nodes: dict[str, NodeView],
+    placed: int,
+    region: str,
 ) -> None:
-    """`placed` is the epoch of the newest placement: an older output was kept."""
+    """`placed` is the epoch of the newest placement: an older output was kept, read in `region`."""
+    copies = (await copies_of(connection, [execution])).get(execution, {})
     found = await connection.execute(
         select(OUTPUT).where(OUTPUT.c.execution == execution, OUTPUT.c.live)
     )
@@ -233,9 +246,22 @@ async def _outputs(
                 ended_ns=row["ended_ns"],
                 error=None,
                 outputs=row["value"],
-                lineage="kept" if row["epoch"] < placed else known.lineage,
+                lineage=_kept(row, copies, region) if row["epoch"] < placed else known.lineage,
                 stdout=documents.artifact(row["stdout"]),
                 stderr=documents.artifact(row["stderr"]),
                 host=row["host"],
                 avoided=known.avoided if known.attempt == row["attempt"] else (),
             )
+
+
+def _kept(row: RowMapping, copies: Copies, region: str) -> str:
+    """Read as a copy, where its reader does not read the original."""
+    if not copies:
+        return "kept"
+    held = [
+        *documents.artifacts(row["artifacts"]),
+        *filter(None, [documents.artifact(row["offloaded"])]),
+    ]
+    read = [best(copies.get(one.uri, ()), region) for one in held if one.region != region]
+    regions = sorted({copy.region for copy in read if copy})
+    return f"kept: copy in {', '.join(regions)}" if regions else "kept"

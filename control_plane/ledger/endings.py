@@ -5,6 +5,7 @@ is unreachable, and hands back the fence row as it is to be afterwards.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from control_plane.ledger import rows
 from control_plane.ledger.declare import declare_unreachable, live_outputs
 from control_plane.ledger.events import Event, Failed, Released, Succeeded, Unreachable
 from control_plane.ledger.fence import FenceRow, abandoned, ended, relinquished
+from control_plane.ledger.replicas import read_elsewhere
 from control_plane.movement.lineage import to_declare
 from control_plane.registry.graphs import Graphs
 
@@ -71,11 +73,15 @@ class Endings:
                 said = message or "its owner let go"
                 return self._ending(row, relinquished(row), "released", said)
             case Unreachable(node, uris):
-                again = await self._declare(row, digest, uris)
                 said = f"{node} can't read {', '.join(uris)}"
-                if not again:
+                instead = await read_elsewhere(self._connection, row.execution, uris)
+                again = await self._declare(row, digest, instead.lost)
+                if not again and not instead.turned:
                     return await self._unreadable(row, phase, node, said)
-                said = f"{said}; computed again: {', '.join(again)}"
+                if instead.turned:
+                    said = f"{said}; read elsewhere: {', '.join(instead.turned)}"
+                if again:
+                    said = f"{said}; computed again: {', '.join(again)}"
                 await self._wait(row, phase, no_room.UNREADABLE)
                 after = abandoned(row, decision_digest=f"unreadable_input/{row.epoch + 1}")
                 return self._ending(row, after, "unreachable", said)
@@ -111,7 +117,7 @@ class Endings:
         after = abandoned(row, decision_digest=f"unreadable_input/{row.epoch + 1}")
         return self._ending(row, after, "unreadable", f"{said}; no node makes it")
 
-    async def _declare(self, row: FenceRow, digest: str, uris: tuple[str, ...]) -> list[str]:
+    async def _declare(self, row: FenceRow, digest: str, uris: Collection[str]) -> list[str]:
         """The nodes to compute again."""
         graph = await self._graphs.get(self._connection, digest)
         live = await live_outputs(self._connection, row.execution)

@@ -5,7 +5,7 @@ claim, by takeovers and by whoever shows a run.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
@@ -97,6 +97,16 @@ async def choose(connection: AsyncConnection, execution: str, copies: Iterable[C
         )
 
 
+async def read_originals(connection: AsyncConnection, execution: str, uris: Iterable[str]) -> None:
+    """They can be reached again, or nothing else can."""
+    for uri in uris:
+        await connection.execute(
+            update(REPLICA)
+            .where(REPLICA.c.execution == execution, REPLICA.c.uri == uri)
+            .values(chosen=False)
+        )
+
+
 async def forget(connection: AsyncConnection, execution: str, copies: Iterable[Copy]) -> None:
     """Copies that can't be read: there are none."""
     for copy in copies:
@@ -107,3 +117,30 @@ async def forget(connection: AsyncConnection, execution: str, copies: Iterable[C
                 REPLICA.c.region == copy.region,
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Of what an agent could not read: `turned` is read from another place next time, of `lost`
+    there is none."""
+
+    turned: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+async def read_elsewhere(
+    connection: AsyncConnection, execution: str, uris: Collection[str]
+) -> Elsewhere:
+    """An original is read as a copy from now on; a copy is forgotten, and another one or the
+    original is read. Each step leaves one place fewer to read from, so this ends."""
+    known = (await copies_of(connection, [execution])).get(execution, {})
+    turned: list[str] = []
+    for uri, copies in known.items():
+        dead = [copy for copy in copies if copy.artifact.uri in uris]
+        rest = [copy for copy in copies if copy not in dead]
+        await forget(connection, execution, dead)
+        if rest and (uri in uris or any(copy.chosen for copy in dead)):
+            await choose(connection, execution, rest[:1])
+        turned += [copy.artifact.uri for copy in dead]
+        turned += [uri] if rest and uri in uris else []
+    return Elsewhere(tuple(turned), tuple(uri for uri in uris if uri not in turned))

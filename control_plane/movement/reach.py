@@ -1,26 +1,26 @@
-"""Which committed outputs can still be read, and what that costs the run.
+"""Which committed outputs and checkpoints can still be read, and what that costs the run.
 
 Called by `activities.py` after the fence, while nobody owns the rows; asks live agents through the
-router, lets `lineage.py` decide, and declares in SQL. Nobody answers: nothing is declared, and the
-next owner says UNREACHABLE itself.
+router, and lets `kept.py` decide and write. Nobody answers: nothing is declared, and the next owner
+says UNREACHABLE itself.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.errors import Unreachable
-from whimbrel.spec import Artifact, WorkflowSpec
+from whimbrel.spec import Artifact
 
 from control_plane import documents
 from control_plane.database import Database, table
 from control_plane.executions.store import Execution
-from control_plane.executions.timeline import Entry, tell
-from control_plane.ledger.declare import declare_unreachable, live_outputs
+from control_plane.ledger.declare import live_outputs
 from control_plane.ledger.fence import FenceRow, locked
-from control_plane.movement.lineage import to_declare
+from control_plane.ledger.replicas import copies_of
+from control_plane.ledger.rows import CHECKPOINT
+from control_plane.movement.kept import Held, judge
 from control_plane.registry.graphs import Graphs
 from control_plane.routing.port import Router, Snapshot
 
@@ -36,15 +36,6 @@ PROBERS = 3
 """Regions asked before bytes count as out of reach."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A run that nobody owns: its graph, and the artifacts of each live output."""
-
-    row: FenceRow
-    graph: WorkflowSpec
-    outputs: Mapping[str, tuple[Artifact, ...]]
-
-
 class Reach:
     def __init__(self, database: Database, router: Router, graphs: Graphs) -> None:
         self.database = database
@@ -52,52 +43,76 @@ class Reach:
         self.graphs = graphs
 
     async def declare(self, rows: Sequence[FenceRow], *, snapshot: Snapshot, lost: str) -> None:
-        """Declares what a node still to run reads and no live region can; safe to repeat."""
+        """Chooses copies of what no live region can read, and declares what has none and a node
+        still to run reads; safe to repeat."""
         async with self.database.read() as connection:
-            held = [await self._load(connection, row) for row in rows]
-        gone = await self._unreadable(held, snapshot=snapshot, lost=lost)
+            held = await self._load(connection, rows)
+        made = [artifact for item in held for artifact in item.made]
+        readable = await self._readable(made, snapshot=snapshot, lost=lost)
+        if readable is None:
+            return
+        gone = {artifact.uri for artifact in made} - readable
+        copies = [
+            copy
+            for item in held
+            for uri, each in item.copies.items()
+            for copy in each
+            if uri in gone
+        ]
+        at_hand = await self._readable(
+            [copy.artifact for copy in copies], snapshot=snapshot, lost=lost
+        )
         for item in held:
-            unreadable = {
-                node: next(artifact.uri for artifact in artifacts if artifact.uri in gone)
-                for node, artifacts in item.outputs.items()
-                if any(artifact.uri in gone for artifact in artifacts)
-            }
-            reasons = to_declare(item.graph, live=item.outputs.keys(), unreadable=unreadable)
-            if reasons:
+            result = judge(item, gone=gone, at_hand=at_hand or set())
+            if result.is_news:
                 async with self.database.write() as connection:
                     # Somebody else has decided meanwhile: what is live is theirs to judge.
-                    if (await locked(connection, [item.row.execution])) == {
-                        item.row.execution: item.row
-                    }:
-                        await declare_unreachable(connection, item.row.execution, reasons)
-                        await tell(connection, [entry(item, reasons)])
+                    name = item.row.execution
+                    if (await locked(connection, [name])) == {name: item.row}:
+                        await result.write(connection, item)
 
-    async def _load(self, connection: AsyncConnection, row: FenceRow) -> Held:
-        found = await connection.execute(
-            select(EXECUTION.c.spec_digest).where(EXECUTION.c.id == row.execution)
-        )
-        graph = await self.graphs.get(connection, found.scalar_one())
-        live = await live_outputs(connection, row.execution)
-        return Held(
-            row=row,
-            graph=graph,
-            outputs={
-                node: (
-                    *documents.artifacts(artifacts),
-                    *filter(None, [documents.artifact(offloaded)]),
+    async def _load(self, connection: AsyncConnection, rows: Sequence[FenceRow]) -> list[Held]:
+        copies = await copies_of(connection, [row.execution for row in rows])
+        held: list[Held] = []
+        for row in rows:
+            found = await connection.execute(
+                select(EXECUTION.c.spec_digest).where(EXECUTION.c.id == row.execution)
+            )
+            graph = await self.graphs.get(connection, found.scalar_one())
+            live = await live_outputs(connection, row.execution)
+            saved = await connection.execute(
+                select(CHECKPOINT.c.node, CHECKPOINT.c.artifact).where(
+                    CHECKPOINT.c.execution == row.execution
                 )
-                for node, (artifacts, offloaded) in live.items()
-            },
-        )
+            )
+            held.append(
+                Held(
+                    row=row,
+                    graph=graph,
+                    outputs={
+                        node: (
+                            *documents.artifacts(artifacts),
+                            *filter(None, [documents.artifact(offloaded)]),
+                        )
+                        for node, (artifacts, offloaded) in live.items()
+                    },
+                    checkpoints={
+                        node: artifact
+                        for node, text in saved
+                        if node not in live and (artifact := documents.artifact(text))
+                    },
+                    copies=copies.get(row.execution, {}),
+                )
+            )
+        return held
 
-    async def _unreadable(self, held: Iterable[Held], *, snapshot: Snapshot, lost: str) -> set[str]:
-        """Uris that none of the regions asked can read. A value without bytes is always there."""
-        unread = {
-            artifact.uri: artifact
-            for item in held
-            for artifacts in item.outputs.values()
-            for artifact in artifacts
-        }
+    async def _readable(
+        self, artifacts: Sequence[Artifact], *, snapshot: Snapshot, lost: str
+    ) -> set[str] | None:
+        """Uris that one of the regions asked can read; None: nobody answered. A value without
+        bytes is always there."""
+        unread = {artifact.uri: artifact for artifact in artifacts}
+        everything = set(unread)
         if not unread:
             return set()
         heard = False
@@ -112,22 +127,10 @@ class Reach:
             unread = {uri: artifact for uri, artifact in unread.items() if uri in gone}
             if not unread:
                 break
-        return set(unread) if heard else set()
+        return everything - unread.keys() if heard else None
 
     async def _ask(self, cluster: str, artifacts: Sequence[Artifact]) -> set[str]:
         gone: set[str] = set()
         for start in range(0, len(artifacts), QUESTION):
             gone |= await self.router.probe(cluster, artifacts[start : start + QUESTION])
         return gone
-
-
-def entry(item: Held, reasons: Mapping[str, str]) -> Entry:
-    """Which nodes are kept shows in the run's view: their outputs are older than its placement."""
-    kept = len(item.outputs) - len(reasons)
-    names = ", ".join(sorted(reasons)[:10]) + (", ..." if len(reasons) > 10 else "")
-    return Entry(
-        item.row.execution,
-        item.row.epoch,
-        "unreachable",
-        text=f"{kept} nodes kept, {len(reasons)} computed again: {names}",
-    )

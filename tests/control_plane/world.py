@@ -28,6 +28,7 @@ from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatch import Dispatch
 from control_plane.executions.dispatcher import Dispatcher
+from control_plane.executions.exclusive import OldCopies
 from control_plane.executions.service import Executions, Launch
 from control_plane.executions.sweeper import Sweeper
 from control_plane.executions.view import View
@@ -61,6 +62,8 @@ class FakeRouter:
     up: list[str] = field(default_factory=list)
     keys: dict[str, Assignment] = field(default_factory=dict)
     away: bool = False
+    refuse_unassign: bool = False
+    ttl_ms: int = 2000
     suspected: dict[str, int] = field(default_factory=dict)
     registrations: list[Registration] = field(default_factory=list)
     log: dict[LogPlace, bytes] = field(default_factory=dict)
@@ -101,11 +104,16 @@ class FakeRouter:
 
     async def unassign(self, assignments: Sequence[Assignment]) -> list[AssignResult]:
         self._answer()
+        results: list[AssignResult] = []
         for item in assignments:
             stored = self.keys.get(item.execution)
-            if stored and stored.epoch <= item.epoch:
-                del self.keys[item.execution]
-        return [AssignResult(True) for _ in assignments]
+            newer = stored is not None and stored.epoch > item.epoch
+            if self.refuse_unassign or newer:
+                results.append(AssignResult(False, stored.epoch if stored else 0))
+                continue
+            self.keys.pop(item.execution, None)
+            results.append(AssignResult(True))
+        return results
 
     async def sync(self, registrations: Sequence[Registration]) -> None:
         self._answer()
@@ -121,7 +129,7 @@ class FakeRouter:
                 )
                 for name in {*self.up, *self.suspected}
             ),
-            ttl_ms=2000,
+            ttl_ms=self.ttl_ms,
         )  # fmt: skip
 
     async def assigned(self, cluster: str) -> list[Assignment]:
@@ -130,7 +138,7 @@ class FakeRouter:
 
     async def probe(self, cluster: str, artifacts: Sequence[Artifact]) -> set[str]:
         self._answer()
-        return set()
+        return {one.uri for one in artifacts if one.uri in self.unreadable}
 
     async def copy(
         self, cluster: str, artifacts: Sequence[Artifact], *, folder: str
@@ -215,6 +223,8 @@ class World:
     graphs: Graphs
     changes: Changes
     now: int = 0
+    clock: float = 0.0
+    """What the control plane's own monotonic clock says."""
     sent: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @staticmethod
@@ -223,8 +233,9 @@ class World:
         graphs, changes, spans = Graphs(), Changes(), Spans()
         world: list[World] = []
         dispatch = Dispatch(
-            database, router, spans, clock=lambda: (world and world[0].now) or time.time_ns()
-        )
+            database, router, spans, clock=lambda: (world and world[0].now) or time.time_ns(),
+            old_copies=OldCopies(database, router, clock=lambda: world[0].clock),
+        )  # fmt: skip
         dispatcher = Dispatcher(dispatch, changes)
         delivery = Delivery(database, router, dispatcher=dispatcher, changes=changes)
         registry = Registry(database, Bundles((folder / "bundles").as_uri()))

@@ -226,6 +226,13 @@ def explain(
     reason = f" ({view.reason})" if view.reason else ""
     show.out().print(f"{view.name} is {view.phase}{reason}", markup=False)
     placements(view)
+    lineage(view)
+
+
+def lineage(view: ExecutionView) -> None:
+    """What moves cost each node: kept, kept as a copy, resumed or computed again, and why."""
+    if rows := [(node.id, node.phase, node.lineage) for node in view.nodes if node.lineage]:
+        show.table(("node", "phase", "lineage"), rows)
 
 
 def placements(view: ExecutionView) -> None:
