@@ -15,7 +15,7 @@ from whimbrel.errors import WhimbrelError
 from whimbrel.service.http import serve_http
 from whimbrel.service.logs import setup_logging
 from whimbrel.service.process import run_until_stopped
-from whimbrel.service.rpc import serve
+from whimbrel.service.rpc import channel, serve
 from whimbrel.service.telemetry import setup_tracing, stop_tracing
 from whimbrel.wire.v1 import (
     cluster_pb2_grpc,
@@ -66,7 +66,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     database = Database(settings.database_url)
     await upgrade(database)
-    router = GrpcRouter(settings.router)
+    router = GrpcRouter(channel(settings.router))
     traces = Traces(settings.traces) if settings.keep_traces else None
     exporter = LocalExporter(traces) if traces and not settings.otlp_endpoint else None
     tracer = setup_tracing("control-plane", endpoint=settings.otlp_endpoint, exporter=exporter)
@@ -99,7 +99,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     planned = PlannedSteps(leaving, settling, Draining(database, moves))
     executions = Executions(
         database, router, graphs=graphs, dispatcher=dispatcher, delivery=delivery,
-        changes=changes, spans=spans,
+        changes=changes, spans=spans, region=settings.region,
     )  # fmt: skip
     ledger = Ledger(
         database, clusters=clusters, registry=registry, graphs=graphs, movement=movement,

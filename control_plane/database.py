@@ -6,7 +6,7 @@ a transaction is really exclusive.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -34,10 +34,11 @@ def table(model: type[SQLModel]) -> Table:
 
 class Database:
     """`write()` and `read()` give a connection inside one transaction, committed at the end of the
-    block."""
+    block. `connect` opens SQLite's connections; None = the driver's own way."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, connect: Callable[..., Any] | None = None) -> None:
         self.url = make_url(url)
+        self._connect = connect
         self.sqlite = self.url.get_backend_name() == "sqlite"
         if self.sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,10 @@ class Database:
                 isolation_level="READ COMMITTED",
                 pool_pre_ping=True,
             )
-        engine = create_async_engine(self.url, pool_size=1 if writer else READERS, max_overflow=0)
+        more = {} if self._connect is None else {"async_creator": self._connect}
+        engine = create_async_engine(
+            self.url, pool_size=1 if writer else READERS, max_overflow=0, **more
+        )
 
         def on_connect(dbapi: Any, _record: object) -> None:
             # The driver itself would start no transaction before a SELECT, and a fence could slip

@@ -7,7 +7,7 @@ ours. Never dialled into.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -47,8 +47,15 @@ class Gateway:
     """The routers in turn. `address` is the one in use; `rotate` goes to the next after a
     failure."""
 
-    def __init__(self, addresses: Sequence[str], *, cluster: str) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        cluster: str,
+        dial: Callable[[str], grpc.aio.Channel] = rpc.channel,
+    ) -> None:
         self._addresses = list(addresses)
+        self._dial = dial
         self._cluster = cluster
         self._at = 0
         self._channel: grpc.aio.Channel | None = None
@@ -68,7 +75,7 @@ class Gateway:
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            self._channel = rpc.channel(self.address)
+            self._channel = self._dial(self.address)
         return self._channel
 
     def _stub(self) -> "agent_pb2_grpc.AgentGatewayAsyncStub":

@@ -17,7 +17,7 @@ from whimbrel.codec import (
     assignment_to_wire,
 )
 from whimbrel.errors import Refused, Unreachable
-from whimbrel.service.rpc import channel, raise_from
+from whimbrel.service.rpc import raise_from
 from whimbrel.spec import Artifact, Assignment
 from whimbrel.wire.v1 import placement_pb2, placement_pb2_grpc
 
@@ -45,9 +45,9 @@ COPY_SECONDS = 30.0
 
 
 class GrpcRouter:
-    def __init__(self, target: str) -> None:
-        self._channel = channel(target)
-        self._stub = placement_pb2_grpc.RouterStub(self._channel)
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self._stub = placement_pb2_grpc.RouterStub(channel)
 
     async def close(self) -> None:
         await self._channel.close(None)
