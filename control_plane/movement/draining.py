@@ -109,9 +109,9 @@ class Draining:
 
     async def _over(self, drain: Empty, phase: str) -> Drained:
         async with self.database.write() as connection:
-            await journal.note_drain(
-                connection, drain.cluster, drain.number, phase=phase, ended_ns=now_ns()
-            )
+            total = await journal.asked(connection, drain.cluster, drain.number)
+            values = {"phase": phase, "total": total, "ended_ns": now_ns()}
+            await journal.note_drain(connection, drain.cluster, drain.number, **values)
         look = await self._counts(drain)
         log.info(
             "drain of %s is %s: %d moved, %d ended, %d stay",

@@ -146,6 +146,14 @@ async def note_drain(connection: AsyncConnection, cluster: str, number: int, **v
     )
 
 
+async def asked(connection: AsyncConnection, cluster: str, number: int) -> int:
+    """How many runs a drain has asked to move, also in vain."""
+    found = await connection.execute(
+        select(func.count()).where(MIGRATION.c.drain == drain_key(cluster, number))
+    )
+    return found.scalar_one()
+
+
 def drain_key(cluster: str, number: int) -> str:
     return f"{cluster}/{number}"
 
@@ -160,13 +168,12 @@ async def drain_view(connection: AsyncConnection, row: Row, *, listed: int = AT_
         .group_by(MIGRATION.c.phase)
     )
     phases: dict[str, int] = {row[0]: row[1] for row in counted}
-    total = await connection.execute(select(func.count()).where(mine))
     found = await connection.execute(
         select(MIGRATION).where(mine).order_by(MIGRATION.c.requested_ns.desc()).limit(listed)
     )
     return DrainView(
         cluster=row["cluster"], number=row["number"], phase=row["phase"],
-        total=max(row["total"], total.scalar_one()),
+        total=await asked(connection, row["cluster"], row["number"]),
         moved=sum(phases.get(name, 0) for name in ("CLAIMED", "RESUMED", "TAKEN_OVER")),
         ended=phases.get("ENDED", 0), staying=sum(phases.get(name, 0) for name in STAYS),
         started_ns=row["started_ns"], ended_ns=row["ended_ns"],
