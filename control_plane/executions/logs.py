@@ -51,8 +51,10 @@ class Logs:
         self._sleep = sleep
 
     async def read(
-        self, execution: str, *, node: str = "", attempt: int = 0, follow: bool = False
-    ) -> AsyncIterator[Piece]:
+        self, execution: str, *, node: str = "", attempt: int = 0, follow: bool = False,
+        who: str = "",
+    ) -> AsyncIterator[Piece]:  # fmt: skip
+        await self._executions.residency.show(execution, what="logs", who=who)
         read: dict[tuple[str, int, str], Reading] = {}
         looks = 0
         while True:

@@ -83,6 +83,7 @@ class ExecutionsServicer(execution_pb2_grpc.ExecutionsServicer):
             node=request.node,
             attempt=request.attempt,
             follow=request.follow,
+            who=context.peer(),
         ):
             yield codec.piece_to_wire(piece)
 

@@ -22,6 +22,7 @@ from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatcher import Dispatcher
 from control_plane.executions.inputs import complete, container_images, largest, parse, secret_names
 from control_plane.executions.lifecycle import move
+from control_plane.executions.residency import Residency
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.executions.view import (
@@ -74,8 +75,10 @@ class Listing:
 class Executions:
     def __init__(
         self, database: Database, router: Router, *, graphs: Graphs, dispatcher: Dispatcher,
-        delivery: Delivery, changes: Changes, spans: Spans,
+        delivery: Delivery, changes: Changes, spans: Spans, region: str = "",
     ) -> None:  # fmt: skip
+        """`region` is where this control plane keeps what it is told, "" = everything may be."""
+        self.residency = Residency(database, region)
         self._database = database
         self._router = router
         self._graphs = graphs
@@ -89,13 +92,14 @@ class Executions:
         async with self._database.read() as connection:
             stored = await find(connection, wanted.workflow)
             spec = await self._graphs.get(connection, stored.digest)
-        policy = wanted.policy or spec.placement
+        given = parse(wanted.inputs)
+        policy = self.residency.launch(wanted.policy or spec.placement, given)
         if policy.mode is not Mode.IDEMPOTENT:
             raise Refused(
                 f"mode {policy.mode} is not served yet",
                 remedy="only idempotent runs are; leave `mode` out",
             )
-        inputs = canonical(complete(parse(wanted.inputs), spec.interface, workflow=stored.key.name))
+        inputs = canonical(complete(given, spec.interface, workflow=stored.key.name))
         row = self._row(wanted, stored, spec, policy=policy, inputs=inputs)
         if wanted.dry_run:
             return await self._dry_run(row, spec, policy)

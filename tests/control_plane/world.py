@@ -228,7 +228,7 @@ class World:
     sent: dict[tuple[str, int], int] = field(default_factory=dict)
 
     @staticmethod
-    async def build(database: Database, folder: Path) -> "World":
+    async def build(database: Database, folder: Path, *, region: str = "") -> "World":
         router, movement = FakeRouter(), FakeMovement()
         graphs, changes, spans = Graphs(), Changes(), Spans()
         world: list[World] = []
@@ -242,11 +242,11 @@ class World:
         clusters = Clusters(database, router)
         executions = Executions(
             database, router, graphs=graphs, dispatcher=dispatcher, delivery=delivery,
-            changes=changes, spans=spans,
+            changes=changes, spans=spans, region=region,
         )  # fmt: skip
         ledger = Ledger(
             database, clusters=clusters, registry=registry, graphs=graphs, movement=movement,
-            delivery=delivery, changes=changes, spans=spans,
+            delivery=delivery, changes=changes, spans=spans, region=region,
         )  # fmt: skip
         sweeper = Sweeper(
             database, router, dispatch=dispatch, dispatcher=dispatcher, delivery=delivery,
