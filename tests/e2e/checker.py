@@ -1,6 +1,10 @@
 """What the protocol promises, checked from the database's history after each fault, not logs."""
 
+import json
 import sqlite3
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
 
 
 def check(database: sqlite3.Connection) -> None:
@@ -51,3 +55,34 @@ def check(database: sqlite3.Connection) -> None:
             assert row[0] > max(placed), (
                 f"I1, {execution}: the terminal transition did not raise the epoch"
             )
+    check_residency(database)
+
+
+def check_residency(database: sqlite3.Connection) -> None:
+    """I9: no owner and no byte of a run lies in a region that its policy does not allow."""
+    for row in database.execute("SELECT id, policy FROM execution"):
+        globs: list[str] = json.loads(row["policy"])["regions"]
+        for what, region in regions_of(database, row["id"]) if globs else ():
+            assert any(fnmatchcase(region, glob) for glob in globs), (
+                f"I9, {row['id']} must stay in {globs}: {what} in {region}"
+            )
+
+
+def regions_of(database: sqlite3.Connection, execution: str) -> Iterator[tuple[str, str]]:
+    asked = (execution,)
+    owners = "SELECT region FROM placement WHERE execution = ? AND cluster != ''"
+    for row in database.execute(owners, asked):
+        yield "an owner", row["region"]
+    outputs = "SELECT artifacts, offloaded, stdout, stderr FROM node_output WHERE execution = ?"
+    for row in database.execute(outputs, asked):
+        for artifact in [*json.loads(row[0]), *map(json.loads, filter(None, tuple(row)[1:]))]:
+            yield f"an output's {artifact['uri']}", artifact["region"]
+    for row in database.execute("SELECT artifact FROM checkpoint WHERE execution = ?", asked):
+        yield "a checkpoint", artifact_of(row[0])["region"]
+    for row in database.execute("SELECT region, copied FROM replica WHERE execution = ?", asked):
+        yield "a copy's row", row["region"]
+        yield "a copy", artifact_of(row["copied"])["region"]
+
+
+def artifact_of(text: str) -> dict[str, Any]:
+    return json.loads(text)
