@@ -145,9 +145,7 @@ class Sessions:
 
     async def _open(self, hello: Hello, stream: str) -> tuple[Session, float]:
         key = keys.SESSIONS + hello.cluster
-        epoch = await self._epochs.open_session(
-            hello.cluster, incarnation=hello.incarnation, region=hello.region
-        )
+        epoch = await self._next_epoch(hello, await self._etcd.get(key))
         lease = await self._etcd.grant(self._terms.ttl)
         session = Session(
             cluster=hello.cluster,
@@ -174,6 +172,23 @@ class Sessions:
             raw = swap.stored
         await self._end_quietly(lease.id)
         raise Fenced(f"a newer session of {hello.cluster} is there")
+
+    async def _next_epoch(self, hello: Hello, stored: bytes | None) -> int:
+        """Above every session that stood before it was asked for: a control plane that was restored
+        from a backup counts again what it has given out."""
+        before = 0 if stored is None else session_from(stored).cluster_epoch
+        while True:
+            epoch = await self._epochs.open_session(
+                hello.cluster, incarnation=hello.incarnation, region=hello.region
+            )
+            if epoch > before:
+                return epoch
+            log.critical(
+                "alarm: the control plane counts session %d, there is session %d: it is older",
+                epoch,
+                before,
+                extra={"cluster": hello.cluster, "cluster_epoch": before},
+            )
 
     async def _end_quietly(self, lease: int) -> None:
         # Not heard: it ends by itself within a TTL, and nothing hangs on it any more.

@@ -80,6 +80,7 @@ def view_to_wire(view: View) -> execution_pb2.Execution:
             for entry in view.timeline
         ],
         mode=view.mode,
+        next_look_ns=view.next_look_ns,
     )
 
 

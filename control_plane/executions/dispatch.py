@@ -7,10 +7,10 @@ the epoch in SQL, and only then asks the router to assign. No transaction is ope
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.service.crash import crash_point
 from whimbrel.spec import Assignment, Phase, Want, canonical, sha256
@@ -19,14 +19,20 @@ from control_plane import documents
 from control_plane.database import Database, table
 from control_plane.executions import no_room
 from control_plane.executions.decisions import Pending, keep_decisions, pending
+from control_plane.executions.exclusive import REASON as OLD_COPY
+from control_plane.executions.exclusive import OldCopies
 from control_plane.executions.lifecycle import move
+from control_plane.executions.loaded import Loaded, assigned, exclusive, load, unowned
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
-from control_plane.ledger.fence import FENCE, FenceRow, FenceWish, fence, locked, read
+from control_plane.ledger.fence import FenceRow, FenceWish, fence, locked
+from control_plane.ledger.restored import compare_refusals
 from control_plane.routing.port import Decision, Requirement, Router
 from control_plane.traces.spans import Spans
 
 EXECUTION = table(Execution)
+PINNED = "pinned"
+"""Why a run waits that only one cluster may have, and that one does not take it now."""
 
 Names = Mapping[str, Sequence[str]]
 """Clusters by execution."""
@@ -46,19 +52,6 @@ class Dispatched:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """What is known of a run before the router is asked; the fence compares with it afterwards."""
-
-    row: FenceRow
-    phase: str
-    requirement: Requirement
-    traceparent: str
-    waiting_ns: int
-    reason: str = ""
-    no_room: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(frozen=True, slots=True)
 class Ask:
     """The arguments of one dispatch."""
 
@@ -75,8 +68,10 @@ class Dispatch:
     def __init__(
         self, database: Database, router: Router, spans: Spans | None = None, *,
         no_room_seconds: float = 300.0, clock: Callable[[], int] = time.time_ns,
+        old_copies: OldCopies | None = None,
     ) -> None:  # fmt: skip
         """A run is kept away for `no_room_seconds` from a cluster that had no room for it."""
+        self.old_copies = old_copies or OldCopies(database, router)
         self.database = database
         self.router = router
         self.spans = spans or Spans()
@@ -113,7 +108,11 @@ class Dispatch:
             to_place += standing
         if not ask.moving:
             to_place = [item for item in to_place if item.phase != Phase.MOVING]
-        decisions = await self._place(to_place, ask)
+        living = await self.old_copies.living([item.row for item in to_place if exclusive(item)])
+        decisions = await self._place(
+            [item for item in to_place if item.row.execution not in living], ask
+        )
+        decisions += [waits(name, self.clock()) for name in sorted(living)]
         crash_point("dispatch.after_place")
         started = time.time_ns()
         async with self.database.write() as connection:
@@ -145,11 +144,14 @@ class Dispatch:
                     *ask.avoid.get(item.row.execution, ()),
                     *filter(None, [item.row.owner_cluster]),
                 ),
-                only=tuple(ask.only.get(item.row.execution, ())),
+                only=tuple(ask.only.get(item.row.execution, item.requirement.only)),
             )
             for item in items
         ]
-        decisions = await self._place_around(wanted, items)
+        decisions = [
+            replace(decision, reason=PINNED) if item.home and not decision.cluster else decision
+            for item, decision in zip(items, await self._place_around(wanted, items), strict=True)
+        ]
         self._record("place", started, decisions, {i.row.execution: i for i in items})
         return decisions
 
@@ -190,19 +192,19 @@ class Dispatch:
         if not items:
             return
         started = time.time_ns()
-        await self.router.assign(
-            [
-                Assignment(
-                    execution=item.execution,
-                    epoch=item.epoch,
-                    cluster=item.cluster,
-                    want=Want.RUN if fresh else loaded[item.execution].row.want,
-                    gate=0 if fresh else loaded[item.execution].row.gate,
-                    traceparent=loaded[item.execution].traceparent,
-                )
-                for item in items
-            ]
-        )
+        assignments = [
+            Assignment(
+                execution=item.execution,
+                epoch=item.epoch,
+                cluster=item.cluster,
+                want=Want.RUN if fresh else loaded[item.execution].row.want,
+                gate=0 if fresh else loaded[item.execution].row.gate,
+                traceparent=loaded[item.execution].traceparent,
+            )
+            for item in items
+        ]
+        results = await self.router.assign(assignments)
+        await compare_refusals(self.database, zip(assignments, results, strict=True))
         self._record("assign", started, items, loaded)
 
     def _record(
@@ -221,43 +223,8 @@ class Dispatch:
             )
 
 
-def unowned(row: FenceRow) -> bool:
-    return not row.terminal and not row.owner_cluster
-
-
-def assigned(row: FenceRow) -> bool:
-    """Given to a cluster that has not claimed it."""
-    return not row.terminal and row.owner_cluster != "" and row.owner_cluster_epoch == 0
-
-
-async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, Loaded]:
-    found = await connection.execute(
-        select(
-            FENCE, EXECUTION.c.phase, EXECUTION.c.policy, EXECUTION.c.largest,
-            EXECUTION.c.traceparent, EXECUTION.c.waiting_ns, EXECUTION.c.reason,
-            EXECUTION.c.images, EXECUTION.c.secrets, EXECUTION.c.no_room,
-        )
-        .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
-        .where(FENCE.c.execution.in_(list(names)))
-    )  # fmt: skip
-    return {
-        row["execution"]: Loaded(
-            row=read(row),
-            phase=row["phase"],
-            requirement=Requirement(
-                execution=row["execution"],
-                policy=documents.policy(row["policy"]),
-                largest=documents.resources(row["largest"]),
-                images=documents.names(row["images"]),
-                secrets=documents.names(row["secrets"]),
-            ),
-            traceparent=row["traceparent"],
-            waiting_ns=row["waiting_ns"],
-            reason=row["reason"],
-            no_room=no_room.parse(row["no_room"]),
-        )
-        for row in found.mappings()
-    }
+def waits(execution: str, now_ns: int) -> Decision:
+    return Decision(execution, "", reason=OLD_COPY, decided_ns=now_ns)
 
 
 async def apply(

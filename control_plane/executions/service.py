@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import insert, select, update
 from whimbrel.errors import Conflict, InvalidInput, NotFound, Refused
-from whimbrel.spec import Mode, Phase, PlacementPolicy, Want, WorkflowSpec, canonical, sha256
+from whimbrel.spec import Phase, PlacementPolicy, Want, WorkflowSpec, canonical, sha256
 
 from control_plane import documents
 from control_plane.database import Database, table
@@ -94,11 +94,6 @@ class Executions:
             spec = await self._graphs.get(connection, stored.digest)
         given = parse(wanted.inputs)
         policy = self.residency.launch(wanted.policy or spec.placement, given)
-        if policy.mode is not Mode.IDEMPOTENT:
-            raise Refused(
-                f"mode {policy.mode} is not served yet",
-                remedy="only idempotent runs are; leave `mode` out",
-            )
         inputs = canonical(complete(given, spec.interface, workflow=stored.key.name))
         row = self._row(wanted, stored, spec, policy=policy, inputs=inputs)
         if wanted.dry_run:

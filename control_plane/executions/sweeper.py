@@ -26,10 +26,13 @@ from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.fence import FENCE, end, locked
+from control_plane.ledger.restored import compare_refusals, fence_above
+from control_plane.movement.journal import request
+from control_plane.movement.store import Migration
 from control_plane.routing.port import Movement, Router
 
 LOG = logging.getLogger(__name__)
-CLUSTER, EXECUTION = table(Cluster), table(Execution)
+CLUSTER, EXECUTION, MIGRATION = table(Cluster), table(Execution), table(Migration)
 SECOND = 1_000_000_000
 BATCH = 10_000
 
@@ -39,6 +42,12 @@ is harmless; longer: a crash's leftovers wait."""
 
 STORY_SECONDS = 10.0
 """An ownerless row in MOVING is left this long to its story before a story is asked for."""
+
+LOST_STORY_SECONDS = 60.0
+"""An owner that was asked to let go is left this long to do so when no planned move is open."""
+
+EVERY_SECONDS = 1.0
+"""Between two rounds. Longer: a run waits longer although there is room; shorter: idle reads."""
 
 KEYS_EVERY_SECONDS = 5.0
 """Between two comparisons of the assignment keys with the rows: how long a lost key stays lost."""
@@ -64,10 +73,10 @@ class Sweeper:
         rounds = 0
         while True:
             await self.sweep()
-            if rounds % int(KEYS_EVERY_SECONDS) == 0:
+            if rounds % int(KEYS_EVERY_SECONDS / EVERY_SECONDS) == 0:
                 await self._rung(self.compare_keys)
             rounds += 1
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(min(EVERY_SECONDS, self._dispatch.old_copies.due_in()))
 
     async def sweep(self) -> None:
         for rung in (
@@ -75,8 +84,9 @@ class Sweeper:
             self.unowned,  # 2.
             self.unclaimed,  # 3.
             self.storyless,  # 4.
-            self.keys_of_ended,  # 5.
-            self.suspected,  # 6.
+            self.asked_by_nobody,  # 5.
+            self.keys_of_ended,  # 6.
+            self.suspected,  # 7.
         ):
             await self._rung(rung)
 
@@ -172,8 +182,51 @@ class Sweeper:
             EXECUTION.c.phase.not_in([Phase.QUEUED.value, Phase.WAITING.value]),
             FENCE.c.fenced_ns < self._clock() - int(STORY_SECONDS * SECOND),
         )
+        if not rows:
+            return
+        planned = await self._planned(rows)
         for row in rows:
-            await self._movement.move(row["execution"], row["epoch"], cause="failover")
+            name, epoch = row["execution"], row["epoch"]
+            if (mine := planned.get(name)) is None or mine["ended_ns"]:
+                await self._movement.move(name, epoch, cause="failover")
+            elif changed_ns(mine) < self._clock() - int(STORY_SECONDS * SECOND):
+                await self._movement.resume(name, mine["number"], epoch=epoch, cause=mine["cause"])
+
+    async def asked_by_nobody(self) -> None:
+        """Their owner is asked to let go, and no planned move is open that would see to it."""
+        late = self._clock() - int(LOST_STORY_SECONDS * SECOND)
+        rows = await self._rows(
+            FENCE.c.terminal.is_(False),
+            FENCE.c.owner_cluster != "",
+            FENCE.c.want == Want.QUIESCE.value,
+            FENCE.c.fenced_ns < late,
+        )
+        if not rows:
+            return
+        planned = await self._planned(rows)
+        for row in rows:
+            mine = planned.get(row["execution"])
+            if mine is not None and (mine["ended_ns"] == 0 or mine["ended_ns"] > late):
+                continue
+            async with self._database.write() as connection:
+                again = await request(
+                    connection, execution=row["execution"], cause="migration", drain="",
+                    from_cluster=row["owner_cluster"], from_epoch=row["epoch"],
+                )  # fmt: skip
+            await self._movement.resume(
+                row["execution"], again["number"], epoch=row["epoch"], cause=again["cause"]
+            )
+
+    async def _planned(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """The newest planned move of each run that had one."""
+        names = [row["execution"] for row in rows]
+        async with self._database.read() as connection:
+            found = await connection.execute(
+                select(MIGRATION)
+                .where(MIGRATION.c.execution.in_(names))
+                .order_by(MIGRATION.c.number)
+            )
+            return {row["execution"]: row for row in found.mappings()}
 
     async def keys_of_ended(self) -> None:
         rows = await self._rows(FENCE.c.terminal.is_(True), FENCE.c.key_epoch > 0)
@@ -210,6 +263,7 @@ class Sweeper:
             owners.setdefault(row["owner_cluster"], {})[row["execution"]] = row
         for cluster, mine in owners.items():
             standing = {item.execution: item for item in await self._router.assigned(cluster)}
+            await self._compare_epochs(standing, mine)
             missing = [
                 Assignment(
                     name, row["epoch"], cluster, Want(row["want"]), row["gate"], row["traceparent"]
@@ -219,7 +273,25 @@ class Sweeper:
             ]
             if missing:
                 LOG.info("%d assignment keys are written again", len(missing))
-                await self._router.assign(missing)
+                results = await self._router.assign(missing)
+                await compare_refusals(self._database, zip(missing, results, strict=True))
+
+    async def _compare_epochs(
+        self, standing: Mapping[str, Assignment], mine: Mapping[str, Any]
+    ) -> None:
+        seen = {
+            name: standing[name].epoch
+            for name, row in mine.items()
+            if name in standing and standing[name].epoch > row["epoch"]
+        }
+        if seen:
+            async with self._database.write() as connection:
+                await fence_above(connection, seen, by="an assignment key")
+
+
+def changed_ns(migration: Mapping[Any, Any]) -> int:
+    """When a planned move last said something."""
+    return max(migration[name] for name in ("requested_ns", "quiesced_ns", "released_ns"))
 
 
 def behind(key: Assignment | None, row: Mapping[Any, Any]) -> bool:

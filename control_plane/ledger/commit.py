@@ -8,7 +8,7 @@ is not plainly committed.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
@@ -35,6 +35,7 @@ from control_plane.ledger.events import (
 )
 from control_plane.ledger.fence import FenceRow, locked, owns, store
 from control_plane.ledger.repeated import repeated
+from control_plane.ledger.restored import adopt_session, fence_above
 from control_plane.ledger.store import EventCursor, Wakeup
 from control_plane.registry.graphs import Graphs
 
@@ -70,7 +71,14 @@ class Work:
         return runs | {event.execution for _, event, _ in self.outputs}
 
 
-async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> Committed:
+class Behind(Exception):
+    """An agent knows a newer epoch than the rows, which are only shared: to be done again."""
+
+
+async def commit(
+    connection: AsyncConnection, batch: Batch, graphs: Graphs, *, behind: bool = False
+) -> Committed:
+    """`behind`: rows that turn out to be older than the agent are fenced above it."""
     cursor = await lock_cursor(connection, batch)
     if batch.first > cursor + 1:
         return Committed(cursor=cursor, gap_expected=cursor + 1)
@@ -82,8 +90,12 @@ async def commit(connection: AsyncConnection, batch: Batch, graphs: Graphs) -> C
     fences = await locked(
         connection,
         [event.execution for _, event in fresh],
-        for_update=any(ends(event) for _, event in fresh),
+        for_update=behind or any(ends(event) for _, event in fresh),
     )
+    if above := ahead(fresh, fences):
+        if not behind:
+            raise Behind
+        fences |= await fence_above(connection, above, by=batch.cluster)
     work = walk(batch, fresh, fences, stops=objected(batch, verdicts))
     await write_outputs(connection, batch, work)
     # Before the states: whether the end of an attempt counts depends on what it has saved.
@@ -117,9 +129,21 @@ async def lock_cursor(connection: AsyncConnection, batch: Batch) -> int:
         )
     )
     cursor = found.scalar_one_or_none()
+    if cursor is None and await adopt_session(connection, batch.cluster, batch.cluster_epoch):
+        return 0
     if cursor is None:
         raise Fenced(f"{batch.cluster} has no session with cluster epoch {batch.cluster_epoch}")
     return cursor
+
+
+def ahead(fresh: Sequence[tuple[int, Event]], fences: Mapping[str, FenceRow]) -> dict[str, int]:
+    """Epochs of events above their rows'. Only a restored backup can be behind an agent."""
+    seen: dict[str, int] = {}
+    for _, event in fresh:
+        row = fences.get(event.execution)
+        if row is None or (event.epoch > row.epoch and not row.terminal):
+            seen[event.execution] = max(event.epoch, seen.get(event.execution, 0))
+    return seen
 
 
 def ends(event: Event) -> bool:
@@ -152,12 +176,6 @@ def walk(
         if row is None or not owns(
             row, epoch=event.epoch, cluster=batch.cluster, cluster_epoch=batch.cluster_epoch
         ):
-            if row is None or event.epoch > row.epoch:
-                # Only a restored backup can be behind an agent: its history is not to be trusted.
-                LOG.critical(
-                    "alarm: an agent commits at an epoch above the row's",
-                    extra={"execution": event.execution, "epoch": event.epoch},
-                )
             work.verdicts.append(Verdict(index, Result.FENCED, row.epoch if row else 0))
             continue
         if event.execution in work.ends:

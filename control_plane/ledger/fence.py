@@ -238,13 +238,13 @@ def relinquished(row: FenceRow) -> FenceRow:
 
 
 def abandoned(row: FenceRow, *, decision_digest: str) -> FenceRow:
-    """After UNREACHABLE: nobody's, at the next epoch."""
+    """After UNREACHABLE: nobody's, at the next epoch; its owner has stopped it, as if released."""
     return replace(
         row,
         epoch=row.epoch + 1,
         owner_cluster="",
         owner_cluster_epoch=0,
-        released=0,
+        released=1,
         decision_digest=decision_digest,
         fenced_ns=time.time_ns(),
         want=Want.RUN,

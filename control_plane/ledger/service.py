@@ -18,8 +18,9 @@ from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
 from control_plane.executions.store import Execution
 from control_plane.ledger.claims import Claimed, claim_all
-from control_plane.ledger.commit import commit
+from control_plane.ledger.commit import Behind, commit
 from control_plane.ledger.events import Batch, Committed, Output
+from control_plane.ledger.restored import adopt_session, fence_above
 from control_plane.registry.graphs import Graphs, spec_bytes
 from control_plane.registry.service import Registry
 from control_plane.routing.port import Movement
@@ -67,6 +68,7 @@ class Ledger:
     ) -> list[Claimed]:
         started = time.time_ns()
         async with self._database.write() as connection:
+            await adopt_session(connection, cluster, cluster_epoch)
             answers = await claim_all(
                 connection,
                 wishes,
@@ -74,6 +76,13 @@ class Ledger:
                 cluster_epoch=cluster_epoch,
                 region=self._region,
             )
+            above = {
+                item.execution: item.epoch
+                for item in (claimed.answer for claimed in answers)
+                if item.row is None or (item.epoch > item.row.epoch and not item.row.terminal)
+            }
+            if above:
+                await fence_above(connection, above, by=cluster)
         for claimed in answers:
             if claimed.answer.claimed:
                 self._remember({claimed.answer.execution: claimed.traceparent})
@@ -95,8 +104,12 @@ class Ledger:
         if len(batch.events) > AT_MOST:
             raise InvalidInput(f"a batch has at most {AT_MOST} events, not {len(batch.events)}")
         started = time.time_ns()
-        async with self._database.write() as connection:
-            committed = await commit(connection, batch, self._graphs)
+        try:
+            async with self._database.write() as connection:
+                committed = await commit(connection, batch, self._graphs)
+        except Behind:
+            async with self._database.write() as connection:
+                committed = await commit(connection, batch, self._graphs, behind=True)
         self._changes.notify(committed.touched)
         if committed.moved:
             self._delivery.hint()

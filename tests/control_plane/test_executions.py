@@ -56,14 +56,21 @@ async def test_defaults_and_names_are_filled_in(world: World) -> None:
 
 
 @pytest.mark.anyio
-async def test_what_is_not_served_is_refused(world: World) -> None:
-    for mode in (Mode.EXCLUSIVE, Mode.PINNED):
-        with pytest.raises(Refused, match=mode):
-            await world.launch(policy=PlacementPolicy(mode=mode))
+async def test_what_can_not_be_launched_is_refused(world: World) -> None:
     with pytest.raises(NotFound, match="no workflow"):
         await world.executions.launch(Launch("p", "d", "x", Key("p", "d", "nothing")))
     with pytest.raises(InvalidInput, match="no name"):
         await world.launch(name="No_Name")
+
+
+@pytest.mark.anyio
+async def test_every_class_of_run_is_taken(world: World) -> None:
+    await world.join("east")
+    for mode in Mode:
+        run = await world.launch(name=f"run-{mode}", policy=PlacementPolicy(mode=mode))
+        await world.dispatcher.drain()
+        assert (await world.claim(run, 1, "east", 1)).mode == mode
+        assert (await world.view(run)).mode == mode
 
 
 @pytest.mark.anyio

@@ -147,6 +147,16 @@ async def test_a_second_incarnation_supersedes(two: Federation) -> None:
     assert not new.ended
 
 
+async def test_no_session_gets_an_epoch_that_was_given_out_before(one: Federation) -> None:
+    """The control plane was restored from a backup: it counts from where it was then."""
+    one.ledger.epochs["east"] = 6
+    old = await one.agent("east")
+    assert old.welcome.cluster_epoch == 7
+    one.ledger.epochs["east"] = 4
+    new = await one.agent("east", incarnation="second")
+    assert new.welcome.cluster_epoch == 8
+
+
 async def test_a_lost_agent_is_reported_until_it_returns(two: Federation) -> None:
     agent = await two.agent("east")
     await quiet_is_over(two)
