@@ -182,7 +182,7 @@ class Known:
             held = [saved.artifact for saved in self.checkpoints.get(name, ())]
             for output in self.outputs.get(name, ()):
                 held += [*output.artifacts, *filter(None, [output.offloaded])]
-            wanted = {artifact.uri for artifact in held if artifact.region != region}
+            wanted = {artifact.uri for artifact in held}
             self.replicas[name] = [
                 copy
                 for uri in sorted(wanted & by_uri.keys())

@@ -134,7 +134,7 @@ async def test_an_owner_that_cannot_read_the_original_reads_a_copy(lost: World) 
     await copied(lost, "north")
     await lost.send("p/d/run", Unreachable("c", ("s3://east/b",)))
     view = await lost.view("p/d/run")
-    assert "read elsewhere: s3://east/b" in view.timeline[-1].text
+    assert view.timeline[-1].text == "c can't read s3://east/b; read elsewhere: s3://east/b"
     async with lost.database.read() as connection:
         known = (await copies_of(connection, ["p/d/run"]))["p/d/run"]
     assert [uri for uri, [copy] in known.items() if copy.chosen] == ["s3://east/b"]
@@ -158,3 +158,35 @@ async def test_a_copy_that_cannot_be_read_is_forgotten_then_the_node_runs_again(
     assert {copy.uri for copy in answer.replicas} == {"s3://east/a", "s3://east/c"}
     await lost.send("p/d/run", Unreachable("c", ("s3://east/b",)), **west)
     assert (await lost.view("p/d/run")).nodes[1].lineage.startswith("recomputed")
+
+
+async def test_an_original_that_is_back_is_read_again(lost: World) -> None:
+    await copied(lost, "north")
+    await take_over(lost, unreadable=EAST)
+    await lineage(lost)
+    async with lost.database.write() as connection:
+        rows = await locked(connection, ["p/d/run"])
+        fenced = await to_nobody(connection, [(rows["p/d/run"], "ASSIGNED")], story="s2")
+    lost.router.unreadable = set()
+    reach = Reach(lost.database, lost.router, lost.graphs)
+    await reach.declare(fenced, snapshot=await lost.router.snapshot(), lost="west")
+    assert (await lineage(lost))["a"] == "kept"
+
+
+async def test_a_region_that_is_back_without_its_store_reads_the_copy(lost: World) -> None:
+    await copied(lost, "north")
+    await take_over(lost, unreadable=EAST)
+    lost.router.suspected, lost.router.up = {}, ["east"]
+    await lineage(lost, "east")
+    assert {copy.region for copy in (await claimed(lost, "east")).replicas} == {"r-north"}
+
+
+async def test_a_row_that_went_on_is_left_alone(lost: World) -> None:
+    async with lost.database.write() as connection:
+        rows = await locked(connection, ["p/d/run"])
+        fenced = await to_nobody(connection, [(rows["p/d/run"], "RUNNING")], story="s")
+    await lineage(lost, "east")
+    lost.router.unreadable = set(EAST)
+    reach = Reach(lost.database, lost.router, lost.graphs)
+    await reach.declare(fenced, snapshot=await lost.router.snapshot(), lost="")
+    assert await told(lost) == []

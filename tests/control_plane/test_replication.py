@@ -16,6 +16,7 @@ from tests.control_plane.world import World, output
 
 pytestmark = pytest.mark.anyio
 
+HOUR_NS = 3600 * 1_000_000_000
 ABROAD = PlacementPolicy(replicate=("r-west",))
 
 
@@ -177,3 +178,27 @@ async def test_a_claim_names_the_copies_to_read(two: World) -> None:
         ("s3://east/a", "r-west"),
         ("s3://east/b", "r-west"),
     }
+
+
+async def test_a_copy_of_something_else_is_none(two: World) -> None:
+    run = await started(two)
+    await two.send(run, made("a", "s3://east/a"))
+
+    async def wrong(*_: Any, folder: str) -> dict[str, Artifact]:
+        return {"s3://east/a": Artifact("s3://west/a", sha256("b"), 1, "r-west")}
+
+    two.router.copy = wrong
+    assert await replication(two).copy_some() == 0
+    assert await replicas(two, run) == set()
+
+
+async def test_results_do_not_wait_for_ever_for_a_region_that_is_away(two: World) -> None:
+    run = await started(two)
+    await two.send(run, *(made(node, f"s3://east/{node}") for node in "abc"))
+    await two.send(run, Succeeded("{}"))
+    two.router.suspected["west"] = 1
+    ended = (await two.view(run)).ended_ns
+    await replication(two, now_ns=lambda: ended + 23 * HOUR_NS).copy_some()
+    assert await wants(two, run)
+    await replication(two, now_ns=lambda: ended + 25 * HOUR_NS).copy_some()
+    assert not await wants(two, run)

@@ -91,3 +91,10 @@ async def test_logs_are_not_shown_where_they_may_not_lie(abroad: World) -> None:
     [refused] = [one for one in (await abroad.view(run)).timeline if one.kind == "refused"]
     said = "logs asked for by ipv4:10.0.0.7 in r-west: they must stay in r-east"
     assert refused.text == said
+
+
+async def test_a_control_plane_without_a_region_is_told_everything(world: World) -> None:
+    await world.join("east")
+    run = await launch(world, 4111, EAST)
+    await world.dispatcher.drain()
+    assert not (await world.claim(run, 1, "east", 1)).offload

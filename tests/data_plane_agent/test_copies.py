@@ -70,6 +70,7 @@ async def test_what_is_not_what_was_stored_is_left_out(
     copied = await stores.copy(other, longer, nameless)
     assert copied == {}
     assert caplog.text.count("is not copied") == 3
+    assert "nothing says what its content is to be" in caplog.text
     assert not list(Path(stores.here.root.removeprefix("file://")).rglob("*/replicas/*/*"))
 
 
