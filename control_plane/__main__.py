@@ -31,6 +31,7 @@ from control_plane.executions.changes import Changes
 from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatch import Dispatch
 from control_plane.executions.dispatcher import Dispatcher
+from control_plane.executions.exclusive import OldCopies
 from control_plane.executions.logs import Logs
 from control_plane.executions.rpc import ExecutionsServicer
 from control_plane.executions.service import Executions
@@ -71,7 +72,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     exporter = LocalExporter(traces) if traces and not settings.otlp_endpoint else None
     tracer = setup_tracing("control-plane", endpoint=settings.otlp_endpoint, exporter=exporter)
     spans, graphs, changes = Spans(tracer), Graphs(), Changes()
-    dispatch = Dispatch(database, router, spans, no_room_seconds=settings.no_room_seconds)
+    dispatch = Dispatch(
+        database, router, spans, no_room_seconds=settings.no_room_seconds,
+        old_copies=OldCopies(
+            database, router, margin_seconds=settings.exclusive_margin_seconds
+        ),
+    )  # fmt: skip
     dispatcher = Dispatcher(dispatch, changes)
     delivery = Delivery(database, router, dispatcher=dispatcher, changes=changes)
     movement = (

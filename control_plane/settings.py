@@ -58,6 +58,13 @@ class Settings(BaseSettings):
         "while another one takes it; shorter sends it back into the same queue, longer leaves a "
         "cluster unused that has room again",
     )
+    exclusive_margin_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="seconds beyond a session's TTL that an exclusive run is kept from its next "
+        "owner, for the clocks' error and a kill; shorter may run it twice at once, longer delays "
+        "its takeover",
+    )
     hold_max_seconds: float = Field(
         default=300.0,
         ge=0,
