@@ -37,6 +37,7 @@ def running_attempts(pool: Pool) -> Iterator[tuple[WorkerProcess, Record]]:
             meta["limit"],
             None,
         )
+        record.exclusive, record.spooled = meta.get("exclusive", False), True
         record.worker, record.seq, record.announced = worker, worker.now().seq, True
         worker.assigned[record.seq] = record
         yield worker, record

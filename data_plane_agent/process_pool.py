@@ -169,6 +169,7 @@ class Pool:
         if worker in worker.family.idle:
             worker.family.idle.remove(worker)
         self._ears.dead(worker)
+        worker.buried.set()
 
     def tick(self) -> None:
         now = self._loop.time()
@@ -252,6 +253,7 @@ class Pool:
             region=self._settings.region,
             orphan_seconds=self._settings.orphan_seconds,
             leak_bytes=self._settings.leak_bytes,
+            exclusive=key.exclusive,
         )
         family.pid = spawn_family(
             asdict(seat),

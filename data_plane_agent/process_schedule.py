@@ -182,6 +182,7 @@ def record_of(attempt: Attempt, lane: Lane) -> Record:
             "mem": lane.mem,
             "limit": attempt.limits.mem_bytes,
             "timeout": attempt.timeout_seconds,
+            "exclusive": attempt.exclusive,
         },
     }
     return Record(
@@ -192,4 +193,7 @@ def record_of(attempt: Attempt, lane: Lane) -> Record:
         attempt.limits.mem_bytes,
         frame,
         attempt.task.entry_point.partition(":")[0],
+        exclusive=attempt.exclusive,
+        renewable=attempt.exclusive,
+        spooled=attempt.exclusive,
     )

@@ -13,7 +13,6 @@ from contextlib import suppress
 
 from whimbrel.runtime_frames import NEVER, Message, Now
 from whimbrel.runtime_store import artifact_of
-from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Failure, Resources
 
 from data_plane_agent.blobs import Blobs
@@ -21,25 +20,20 @@ from data_plane_agent.launcher import (
     Attempt,
     AttemptEvent,
     AttemptKey,
-    Broke,
     Capacity,
-    Finished,
     Found,
+    Renewal,
     Saved,
     Started,
 )
 from data_plane_agent.process_adoption import running_attempts, spooled_result, spooled_results
-from data_plane_agent.process_answers import end_of, key_of, parts_of
-from data_plane_agent.process_limits import (
-    oom_kills,
-    over_limit,
-    timed_out,
-    total_memory,
-    used_memory,
-    why_it_ended,
-)
-from data_plane_agent.process_logs import save_logs, written
+from data_plane_agent.process_answers import end_of, key_of
+from data_plane_agent.process_ends import Ends
+from data_plane_agent.process_gone import gone
+from data_plane_agent.process_limits import over_limit, timed_out, total_memory, used_memory
+from data_plane_agent.process_logs import written
 from data_plane_agent.process_pool import FetchBundle, Pool
+from data_plane_agent.process_renewals import Renewals
 from data_plane_agent.process_schedule import Schedule, record_of
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
@@ -54,9 +48,15 @@ _IDLE_TICK_SECONDS = 0.5
 
 class ProcessLauncher:
     """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the work to
-    the next agent."""
+    the next agent. Without a `renewal` nothing exclusive starts."""
 
-    def __init__(self, settings: ProcessSettings, *, fetch_bundle: FetchBundle) -> None:
+    def __init__(
+        self,
+        settings: ProcessSettings,
+        *,
+        fetch_bundle: FetchBundle,
+        renewal: Renewal | None = None,
+    ) -> None:
         self.settings = settings
         self.blobs = Blobs(settings.store, region=settings.region)
         self.pool = Pool(settings, self, fetch_bundle=fetch_bundle, store=self.blobs.root)
@@ -66,20 +66,18 @@ class ProcessLauncher:
         )
         self._schedule = Schedule(self.pool, slots=settings.slots, allocatable=allocatable)
         self._records: dict[AttemptKey, Record] = {}
-        self._events: list[tuple[AttemptEvent, Record]] = []
-        self._news = asyncio.Event()
+        self._leaving: dict[AttemptKey, WorkerProcess] = {}  # stopped, and perhaps not gone yet
+        self._ends = Ends(self.blobs, data_dir=self.pool.data_dir)
+        self._renewals = Renewals(renewal)
         self._found: dict[AttemptKey, str] = {}
         self._pump_due = False
-        self._burials: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
-        self._ooms = 0
         self._wake = asyncio.Event()
 
     # -- life -------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         await self.pool.open()
-        self._ooms = oom_kills()
         self._take_over()
         self._ticker = asyncio.create_task(self._tick_forever(), name="process launcher ticks")
 
@@ -88,7 +86,7 @@ class ProcessLauncher:
             self._ticker.cancel()
             await asyncio.gather(self._ticker, return_exceptions=True)
         await self.pool.close(kill=kill)
-        await asyncio.gather(*self._burials, return_exceptions=True)
+        await self._ends.close()
 
     # -- the seam ---------------------------------------------------------------------------------
 
@@ -104,32 +102,33 @@ class ProcessLauncher:
         batch."""
         yield [Found(self._found)]
         while True:
-            await self._news.wait()
-            self._news.clear()
-            told, self._events = self._events, []
-            batch: list[AttemptEvent] = []
-            ended: list[Record] = []
-            for event, record in told:
-                if self._records.get(record.key) is not record:
-                    continue  # cancelled meanwhile
-                batch.append(event)
-                if isinstance(event, Finished | Broke):
-                    del self._records[record.key]
-                    ended.append(record)
-            if batch:
-                yield batch
-            for record in ended:  # whoever asks for the next batch has this one
-                self._settle(record)
+            yield await self._ends.batch(self._records)
 
     def taken(self, keys: Sequence[AttemptKey]) -> None:
-        """Nothing to do: asking for the next batch settles this one."""
+        self._ends.taken(keys)
+
+    async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            if record := self._records.get(key):
+                record.quiesced = True
+
+    async def adopt(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            if record := self._records.get(key):
+                record.renewable = True
+
+    async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        await self.cancel(keys)
+        leaving = [worker for key in keys if (worker := self._leaving.get(key))]
+        await asyncio.gather(*map(gone, leaving))
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
+        self.taken(keys)
         for key in keys:
             record = self._records.pop(key, None)
             if record is None:
                 continue
-            self._settle(record)
+            self._ends.settle(record)
             worker = record.worker
             if worker is None:
                 self._schedule.remove(record)
@@ -159,7 +158,7 @@ class ProcessLauncher:
         task = attempt.task
         environment = tuple(sorted(task.environment.items()))
         family = self.pool.family(
-            FamilyKey(task.bundle, attempt.project, attempt.domain, environment)
+            FamilyKey(task.bundle, attempt.project, attempt.domain, environment, attempt.exclusive)
         )
         lane = self._schedule.lane(family, attempt.requests)
         record = record_of(attempt, lane)
@@ -183,8 +182,7 @@ class ProcessLauncher:
     def broken(self, family: FamilyProcess, modules: list[str], failure: Failure) -> None:
         for module in modules:
             for record in family.pending.pop(module, ()):
-                now = time.time_ns()
-                self._tell(Broke(record.key, _at(failure, record), now, now), record)
+                self._ends.broke(record, failure)
 
     def hello(self, worker: WorkerProcess, message: Message) -> None:
         for result in message["results"]:
@@ -193,12 +191,12 @@ class ProcessLauncher:
                 self._ended(worker, record, result)
             else:
                 worker.ack_due = max(worker.ack_due, result["seq"])
-                spool_file(self.pool.data_dir, result["k"]).unlink(missing_ok=True)
+                self._ends.forget(key_of(result["k"]))
         if worker.page is not None:
             worker.page.revoked_from = NEVER
         frames: list[Message] = []
         for record in worker.assigned.values():
-            if record.frame is not None:
+            if record.frame is not None and record.seq > worker.now().seq:
                 record.frame["seq"] = record.seq
                 frames.append(record.frame)
         worker.send(frames)
@@ -223,7 +221,7 @@ class ProcessLauncher:
             case {"t": "saved", "k": parts, "artifact": fields, "at": int(at)}:
                 record = self._records.get(key_of(parts))
                 if record is not None and record.worker is worker:
-                    self._tell(Saved(record.key, artifact_of(fields), at), record)
+                    self._ends.tell(Saved(record.key, artifact_of(fields), at), record)
             case {"t": "retire"}:
                 worker.dying = True
             case _:
@@ -245,16 +243,17 @@ class ProcessLauncher:
         worker.assigned.clear()
         worker.dying = True
         self._release(worker)
+        for key in [key for key, leaving in self._leaving.items() if leaving is worker]:
+            del self._leaving[key]
+            self._ends.forget(key)  # it may have answered before it was stopped
         if head is None:
             worker.forget_files()
         elif spooled is not None:
-            self._tell(end_of(spooled), head)
+            head.spooled = True
+            self._ends.tell(end_of(spooled), head)
             worker.forget_files()
         else:
-            head.worker = None
-            task = asyncio.get_running_loop().create_task(self._bury(worker, head, now))
-            self._burials.add(task)
-            task.add_done_callback(self._burials.discard)
+            self._ends.bury(worker, head, now)
 
     def settled(self) -> None:
         self._pump_soon()
@@ -263,19 +262,8 @@ class ProcessLauncher:
 
     def _ended(self, worker: WorkerProcess, record: Record, message: Message) -> None:
         worker.assigned.pop(record.seq, None)
-        self._tell(end_of(message), record)
+        self._ends.tell(end_of(message), record)
         self._release(worker)
-
-    def _tell(self, event: AttemptEvent, record: Record) -> None:
-        self._events.append((event, record))
-        self._news.set()
-
-    def _settle(self, record: Record) -> None:
-        worker = record.worker
-        if worker is not None:
-            worker.ack_due = max(worker.ack_due, record.seq)
-        if record.key in self._found:
-            spool_file(self.pool.data_dir, parts_of(record.key)).unlink(missing_ok=True)
 
     def _release(self, worker: WorkerProcess) -> None:
         self._schedule.release(worker, at=asyncio.get_running_loop().time())
@@ -289,18 +277,8 @@ class ProcessLauncher:
             return
         now = worker.now()
         if now.seq == record.seq and now.running:
+            self._leaving[record.key] = worker
             worker.kill()
-
-    async def _bury(self, worker: WorkerProcess, record: Record, now: Now) -> None:
-        """Tell of a broken attempt once its logs are safe."""
-        ooms = oom_kills()
-        failure = worker.doom or why_it_ended(worker.exit_status, oom=ooms > self._ooms)
-        self._ooms = ooms
-        logs = await save_logs(self.blobs, worker, record.key, now)
-        worker.forget_files()
-        self._tell(
-            Broke(record.key, _at(failure, record), now.started_ns, time.time_ns(), logs), record
-        )
 
     # -- limits -----------------------------------------------------------------------------------
 
@@ -322,15 +300,18 @@ class ProcessLauncher:
 
     def _look(self, *, memory: bool) -> None:
         now_ns = time.time_ns()
+        self._renewals.write(self._schedule.busy.values(), self._records.values())
         for worker in list(self._schedule.busy.values()):
             now = worker.now()
             record = worker.assigned.get(now.seq)
             if record is None or not now.running or worker.dying:
                 continue
+            if record.quiesced and worker.page is not None:
+                worker.page.quiesce(record.seq)
             age = (now_ns - now.started_ns) / 1e9
             if age > TICK_SECONDS and not record.announced:
                 record.announced = True
-                self._tell(Started(record.key, now.started_ns), record)
+                self._ends.tell(Started(record.key, now.started_ns), record)
             if age > TICK_SECONDS and len(worker.assigned) > 1:
                 record.lane.learn(max(age, record.lane.seconds))
                 for taken in reversed(worker.take_back()):
@@ -374,13 +355,10 @@ class ProcessLauncher:
             self._found[key] = message["d"]
             record = self._records.get(key)
             if record is not None and record.worker is not None:
-                self._ended(record.worker, record, message)
+                if not record.exclusive:  # that one is told when nothing of it is left, see `dead`
+                    self._ended(record.worker, record, message)
             elif record is None:
                 nowhere = Lane(FamilyProcess(""), 0.0, 0)
-                record = Record(key, message["d"], nowhere, 0.0, 0, None)
+                record = Record(key, message["d"], nowhere, 0.0, 0, None, spooled=True)
                 self._records[key] = record
-                self._tell(end_of(message), record)
-
-
-def _at(failure: Failure, record: Record) -> Failure:
-    return Failure(failure.owner, failure.kind, failure.message, record.key.node, failure.traceback)
+                self._ends.tell(end_of(message), record)

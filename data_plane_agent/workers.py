@@ -32,12 +32,14 @@ place."""
 
 @dataclass(frozen=True, slots=True)
 class FamilyKey:
-    """What may share one imported copy of the user's code."""
+    """What may share one imported copy of the user's code. `exclusive` attempts have families of
+    their own, which see that nothing of a dead worker goes on."""
 
     bundle: str
     project: str
     domain: str
     environment: tuple[tuple[str, str], ...]
+    exclusive: bool = False
 
     @property
     def id(self) -> str:
@@ -46,8 +48,8 @@ class FamilyKey:
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """One attempt from `start` until its end was told. `frame` is None for one adopted from an
-    earlier agent."""
+    """One attempt from `start` until its end was taken. `frame` is None for one adopted from an
+    earlier agent; `spooled`: its answer may be a file."""
 
     key: AttemptKey
     input_digest: str
@@ -59,6 +61,10 @@ class Record:
     worker: "WorkerProcess | None" = None
     seq: int = 0
     announced: bool = False
+    exclusive: bool = False
+    renewable: bool = False
+    quiesced: bool = False
+    spooled: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -82,8 +88,8 @@ class Lane:
 
 @dataclass(eq=False, slots=True)
 class WorkerProcess:
-    """`assigned` by number, in order; the first is what runs. `doom` is why the launcher killed
-    it."""
+    """`assigned` by number, in order; the first is what runs. `untaken` have ended and are not on
+    the agent's disk yet. `doom` is why the launcher killed it."""
 
     name: str
     family: "FamilyProcess"
@@ -95,7 +101,9 @@ class WorkerProcess:
     transport: asyncio.WriteTransport | None = None
     lane: Lane | None = None
     assigned: dict[int, Record] = field(default_factory=dict[int, Record])
+    untaken: set[int] = field(default_factory=set[int])
     last_seq: int = 0
+    settled: int = 0
     acked: int = 0
     ack_due: int = 0
     revoked_last: int = 0
@@ -104,6 +112,7 @@ class WorkerProcess:
     dying: bool = False
     lost_at: float = 0.0
     exit_status: int | None = None
+    buried: asyncio.Event = field(default_factory=asyncio.Event)
 
     def now(self) -> Now:
         return self.page.now if self.page else Now(0, False, 0, 0, 0)

@@ -135,12 +135,38 @@ class Family:
         return True
 
     def _reap(self) -> None:
+        """What a worker started goes with it, before its end is told; no agent has to live."""
+        ended: list[frames.Message] = []
         for pid, worker in list(self.workers.items()):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                del self.workers[pid]
-                code = os.waitstatus_to_exitcode(status)
-                self._send({"t": "exited", "name": worker, "pid": pid, "status": code})
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)  # while its zombie keeps the number from others
+            del self.workers[pid]
+            _, status = os.waitpid(pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            ended.append({"t": "exited", "name": worker, "pid": pid, "status": code})
+        if self.seat.exclusive:
+            self._end_strangers()
+        for message in ended:
+            self._send(message)
+
+    def _end_strangers(self) -> None:
+        """Children in a session that is not ours and no worker: a dead worker left them (a living
+        one keeps its own). Those that they leave behind come next."""
+        while strangers := [pid for pid in _children() if self._strange(pid)]:
+            for pid in strangers:
+                os.kill(pid, signal.SIGKILL)
+            for pid in strangers:
+                os.waitpid(pid, 0)
+
+    def _strange(self, pid: int) -> bool:
+        return pid not in self.workers and os.getsid(pid) != os.getsid(0)
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread; the dead that nobody has waited for too."""
+    return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -150,6 +176,8 @@ def main(arguments: Sequence[str]) -> int:
         case _:
             print("usage: python -m whimbrel.runtime family JSON", file=sys.stderr)  # noqa: T201
             return 2
+    if seat.exclusive:
+        runtime_worker.keep_orphans()
     os.chdir(Path(seat.data_dir, "work"))
     sys.path.insert(0, seat.bundle)
     sys.dont_write_bytecode = True

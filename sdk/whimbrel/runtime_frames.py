@@ -11,13 +11,15 @@ import mmap
 import os
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""Also of the page: a worker of an older one would run exclusive work without its timer."""
 _LENGTH = struct.Struct(">I")
 _UNIX_PATH_LIMIT = 100
 
@@ -79,7 +81,10 @@ NEVER = (1 << 63) - 1
 _PAGE = 16384
 _RUN = struct.Struct("<QQQQQ")  # seq, running, started_ns, stdout offset, stderr offset
 _REVOKED = struct.Struct("<Q")
-_REVOKED_AT, _META_AT = 64, 128
+_QUIESCED = struct.Struct("<Q")  # seq
+_GRANT = struct.Struct("<QQ")  # seq, until_ns
+_CHECK = struct.Struct("<I")
+_REVOKED_AT, _QUIESCED_AT, _GRANT_AT, _META_AT = 64, 72, 80, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,26 @@ class StatePage:
     @revoked_from.setter
     def revoked_from(self, seq: int) -> None:
         _REVOKED.pack_into(self._map, _REVOKED_AT, seq)
+
+    def quiesce(self, seq: int) -> None:
+        """Agent: ask this task to save a checkpoint and end."""
+        _QUIESCED.pack_into(self._map, _QUIESCED_AT, seq)
+
+    def quiesced(self, seq: int) -> bool:
+        return _QUIESCED.unpack_from(self._map, _QUIESCED_AT)[0] == seq
+
+    def grant(self, seq: int, until_ns: int) -> None:
+        """Agent: this task may run until then (CLOCK_BOOTTIME), if it is exclusive."""
+        body = _GRANT.pack(seq, until_ns)
+        self._map[_GRANT_AT : _GRANT_AT + 20] = body + _CHECK.pack(zlib.crc32(body))
+
+    def granted(self, seq: int) -> int:
+        """0 when there is none for this very task, or it is being written at this moment: a
+        deadline of half an old and half a new number would be nobody's."""
+        text = self._map[_GRANT_AT : _GRANT_AT + 20]
+        whose, until_ns = _GRANT.unpack_from(text)
+        whole = _CHECK.unpack_from(text, 16)[0] == zlib.crc32(text[:16])
+        return until_ns if whole and whose == seq else 0
 
     def close(self) -> None:
         self._map.close()

@@ -7,7 +7,7 @@ what the agent's events are made from.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -54,13 +54,14 @@ def run_attempt(
     except BaseException as error:  # user code runs at import, and may raise anything
         failure = describe(error, inside=seat_bundle)
         message = f"{frame['entry']} can't be loaded: {failure.message}"
-        return _broke(replace(failure, kind="import", message=message), error)
+        failure = replace(failure, kind="import", message=message)
+        return broken(failure, unreadable_uris(error))
     try:
         with entered(_context(frame, store, save_checkpoint, moving)):
             document, artifacts = run_task(task, frame["in"], store)
         return _done(document, artifacts, store)
     except BaseException as error:  # SystemExit and KeyboardInterrupt end a task, not its worker
-        return _broke(describe(error, inside=seat_bundle), error)
+        return broken(describe(error, inside=seat_bundle), unreadable_uris(error))
 
 
 @dataclass(slots=True)
@@ -105,14 +106,14 @@ def _context(
     )
 
 
-def _broke(failure: Failure, error: BaseException) -> Message:
+def broken(failure: Failure, unreadable: Sequence[str] = ()) -> Message:
     return {
         "t": "broke",
         "owner": failure.owner,
         "kind": failure.kind,
         "message": failure.message,
         "tb": failure.traceback,
-        "unreadable": unreadable_uris(error),
+        "unreadable": list(unreadable),
     }
 
 

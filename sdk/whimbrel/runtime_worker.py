@@ -1,7 +1,8 @@
 """One warm worker: takes tasks off the agent's socket and answers with what became of each.
 
 Forked by `runtime.py`; calls the user's function through `runtime_task.py`. Outlives its agent: a
-result nobody took is kept in the spool folder, and the worker connects again for a while.
+result nobody took is kept in the spool folder, and the worker connects again for a while. It runs
+one exclusive attempt only, and that one's answer is always a file: its end shows by the worker's.
 """
 
 import ctypes
@@ -17,19 +18,22 @@ import time
 from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 
 from whimbrel import runtime_frames as frames
+from whimbrel.runtime_exclusive import hold
 from whimbrel.runtime_frames import Message, Now, StatePage
 from whimbrel.runtime_store import AttemptStore, StoreFull, plain
-from whimbrel.runtime_task import run_attempt
-from whimbrel.spec import Artifact
+from whimbrel.runtime_task import broken, run_attempt
+from whimbrel.spec import Artifact, Failure, Owner
 
 LOG_LIMIT = 16 * 1024 * 1024
 """Bytes kept of one stream of one attempt; what is over that is cut off at the end."""
 _TRIM_LOGS = 1024 * 1024
 _LEAK_CHECK_TASKS = 64
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ class Seat:
     """What a family and its workers are told once.
 
     `orphan_seconds`: too short loses work when an agent restarts slowly, too long lets a lost
-    agent's processes linger. A worker that has grown by `leak_bytes` retires.
+    agent's processes linger. A worker that has grown by `leak_bytes` retires. An `exclusive` family
+    runs nothing else, and leaves nothing of a worker behind.
     """
 
     family: str
@@ -48,6 +53,12 @@ class Seat:
     region: str
     orphan_seconds: float
     leak_bytes: int
+    exclusive: bool = False
+
+
+def keep_orphans() -> None:
+    """Whatever its descendants leave behind becomes a child of this process, `setsid` or not."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def spool_file(data_dir: Path, key: list[str | int]) -> Path:
@@ -96,11 +107,15 @@ class Worker:
         return 0
 
     def save_checkpoint(self, key: list[str | int], artifact: Artifact) -> None:
-        self._send({"t": "saved", "k": key, "artifact": plain(artifact), "at": time.time_ns()})
+        saved = {"t": "saved", "k": key, "artifact": plain(artifact), "at": time.time_ns()}
+        if not self._send(saved) and self._hello():  # another agent may have taken over meanwhile
+            self._send(saved)
 
     def _enter(self) -> None:
         """Own session (killed as one with its children), own streams, own random numbers."""
         os.setsid()
+        if self.seat.exclusive:
+            keep_orphans()
         self._clean()
         for stream, number in (("out", 1), ("err", 2)):
             path = self._folder / f"{self.name}.{stream}"
@@ -131,16 +146,19 @@ class Worker:
     def _connect(self) -> bool:
         deadline = time.monotonic() + self.seat.orphan_seconds
         while time.monotonic() < deadline:
-            self._agent = frames.connect(self.seat.socket)
-            if self._agent is not None:
-                self._decoder = frames.Decoder()
-                results = list(self._unacked.values())
-                self._send(
-                    {"t": "hello", "v": frames.PROTOCOL, "name": self.name, "results": results}
-                )
+            if self._hello():
                 return True
             time.sleep(0.05)
         return False
+
+    def _hello(self) -> bool:
+        self._agent = frames.connect(self.seat.socket)
+        if self._agent is None:
+            return False
+        self._decoder = frames.Decoder()
+        results = list(self._unacked.values())
+        self._send({"t": "hello", "v": frames.PROTOCOL, "name": self.name, "results": results})
+        return True
 
     def _receive(self) -> None:
         if self._agent is None:
@@ -154,13 +172,15 @@ class Worker:
         else:
             self._lost()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message) -> bool:
         if self._agent is None:
-            return
+            return False
         try:
             self._agent.sendall(frames.encode(message))
         except OSError:
             self._lost()
+            return False
+        return True
 
     def _lost(self) -> None:
         """The agent is gone: what it may not have taken goes to disk, its queue is dropped."""
@@ -182,7 +202,7 @@ class Worker:
             self._send({"t": "dropped", "seq": seq})
             return
         self._store.prefix = "/".join(str(part) for part in frame["meta"]["k"])
-        answer = run_attempt(frame, self._store, self.save_checkpoint, seat_bundle=self.seat.bundle)
+        answer = self._attempt(seq, frame)
         if os.getpid() != self._pid:
             os._exit(0)  # user code forked, and the copy came back too: only one may answer
         answer |= {
@@ -196,11 +216,27 @@ class Worker:
         self._libc.fflush(None)  # what C code printed belongs to this task, not to the next
         for name, number, start in (("stdout", 1, out_at), ("stderr", 2, err_at)):
             answer[name] = self._stored_log(name, number, start)
+        if frame["meta"]["exclusive"]:
+            # Told by this process's end: threads and children of user code may still run until
+            # then. The timer stays armed, and the page says "running", until there is nothing left.
+            _write_synced(spool_file(Path(self.seat.data_dir), answer["k"]), answer)
+            os._exit(0)
         self._unacked[seq] = answer
         if self._agent is None:
             _write_synced(spool_file(Path(self.seat.data_dir), answer["k"]), answer)
         self._send(answer)
         self._page.end(now)
+
+    def _attempt(self, seq: int, frame: Message) -> Message:
+        if frame["meta"]["exclusive"] and (why := hold(partial(self._page.granted, seq))):
+            return broken(Failure(Owner.SYSTEM, "no_renewal", f"not started: {why}"))
+        return run_attempt(
+            frame,
+            self._store,
+            self.save_checkpoint,
+            seat_bundle=self.seat.bundle,
+            moving=partial(self._page.quiesced, seq),
+        )
 
     def _clean(self) -> None:
         """An empty working folder for the next task, whatever this one left or where it went."""

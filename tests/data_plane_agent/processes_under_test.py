@@ -5,12 +5,109 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
+from urllib.parse import urlsplit
 
 from whimbrel.spec import Artifact, Interface, Resources, TaskSpec
 
-from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Finished
+from data_plane_agent.launcher import (
+    Attempt,
+    AttemptEvent,
+    AttemptKey,
+    Broke,
+    Finished,
+    Renewal,
+)
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
+
+FLOW = """
+    import os, sys, time, subprocess
+    from whimbrel import File, current_context, task
+
+    print("imported")
+
+    @task
+    def double(x: int) -> int:
+        return 2 * x
+
+    @task
+    def big(size: int) -> str:
+        return "x" * size
+
+    @task
+    def inner_raise() -> int:
+        def deeper():
+            raise ValueError("no such luck\\nsecond line")
+        return deeper()
+
+    @task
+    def leave(status: int) -> int:
+        os._exit(status)
+
+    @task
+    def politely_leave() -> int:
+        sys.exit(4)
+
+    @task
+    def crash() -> int:
+        os.kill(os.getpid(), 11)
+        time.sleep(60)
+        return 1
+
+    @task
+    def say_and_sleep(mark: str, seconds: float) -> int:
+        print("hello from", mark)
+        print("a complaint", file=sys.stderr)
+        with open(mark, "w") as file:
+            file.write(f"{os.getpid()}\\n")
+        time.sleep(seconds)
+        print("done")
+        return os.getpid()
+
+    @task
+    def quiet() -> int:
+        return os.getpid()
+
+    @task
+    def chatty(line: str) -> int:
+        print(line)
+        subprocess.run(["sh", "-c", "echo from a child"])
+        return 0
+
+    @task
+    def hoard(mebibytes: int) -> int:
+        block = bytearray(mebibytes << 20)
+        time.sleep(60)
+        return len(block)
+
+    @task
+    def greedy() -> int:
+        raise MemoryError
+
+    @task
+    def produce(text: str) -> File:
+        with open("made.txt", "w") as file:
+            file.write(text)
+        return File("made.txt")
+
+    @task
+    def consume(file: File) -> str:
+        with file.open() as opened:
+            return opened.read().upper()
+
+    @task
+    def remember(value: str) -> str:
+        checkpoint = current_context().checkpoint
+        found = checkpoint.read()
+        checkpoint.write(value.encode())
+        return found.decode() if found else "nothing"
+
+    @task
+    def surroundings() -> dict[str, str]:
+        names = ["IDEMPOTENCY_KEY", "EPOCH", "WHIMBREL_EXECUTION", "WHIMBREL_NODE",
+                 "WHIMBREL_ATTEMPT", "WHIMBREL_REGION", "TRACEPARENT", "COLOUR"]
+        return {name: os.environ.get(name, "") for name in names}
+"""
 
 DEADLINE = 60.0
 NOTHING_SAID = Resources()
@@ -27,7 +124,9 @@ class Region:
     def write(self, source: str, *, module: str = "flow") -> None:
         (self.code / f"{module}.py").write_text(dedent(source))
 
-    def launcher(self, *, slots: int = 2, **settings: Any) -> ProcessLauncher:
+    def launcher(
+        self, *, slots: int = 2, renewal: Renewal | None = None, **settings: Any
+    ) -> ProcessLauncher:
         async def fetch(digest: str) -> Path:
             return self.code
 
@@ -40,6 +139,7 @@ class Region:
                 **settings,
             ),
             fetch_bundle=fetch,
+            renewal=renewal,
         )
 
 
@@ -54,6 +154,7 @@ def attempt(
     timeout: float = 0.0,
     environment: Mapping[str, str] | None = None,
     checkpoint: Artifact | None = None,
+    exclusive: bool = False,
 ) -> Attempt:
     task = TaskSpec(
         entry.replace(":", "."), entry, "b1", Interface(), environment=dict(environment or {})
@@ -70,6 +171,7 @@ def attempt(
         timeout_seconds=timeout,
         traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         checkpoint=checkpoint,
+        exclusive=exclusive,
     )
 
 
@@ -104,3 +206,20 @@ async def appears(path: Path) -> str:
 
 def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/fd/0").exists()
+
+
+async def one_end(events: Events) -> Finished | Broke:
+    return next(iter(ends(await until_ended(events, 1)).values()))
+
+
+async def broken(events: Events) -> Broke:
+    end = await one_end(events)
+    assert isinstance(end, Broke)
+    return end
+
+
+def content(artifact: Artifact | None) -> str:
+    assert artifact is not None
+    data = Path(urlsplit(artifact.uri).path).read_bytes()
+    assert len(data) == artifact.bytes
+    return data.decode()

@@ -1,4 +1,4 @@
-"""The kernel timer in a process of its own: it ends at its deadline, also when stopped just then."""
+"""The kernel timer in a process of its own: it ends at its deadline, even one stopped by then."""
 
 import os
 import signal

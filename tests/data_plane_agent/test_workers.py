@@ -117,6 +117,7 @@ async def test_running_work_is_adopted(region: Region) -> None:
     end = ends(await until_ended(events, 1))["n9"]
     assert isinstance(end, Finished)
     assert json.loads(end.outputs.value)["o0"] in pids  # a worker of before, still warm
+    launcher.taken(list(found.running))
     await launcher.close(kill=True)
     assert not list((region.root / "agent" / "spool").iterdir())
 
@@ -133,10 +134,9 @@ async def test_what_ended_without_an_agent_is_told(region: Region) -> None:
     assert isinstance(found, Found)
     assert {key.node for key in found.running} == {"n0", "n1"}
     assert set(ends(await until_ended(events, 1))) == {"n0"}
-    assert list(spool.iterdir())  # kept until whoever was told asks for what came next
-    further = asyncio.ensure_future(anext(events))
-    await eventually(lambda: not list(spool.iterdir()))
-    further.cancel()
+    assert list(spool.iterdir())  # kept until whoever was told has it on disk
+    launcher.taken(list(found.running))
+    assert not list(spool.iterdir())
     await launcher.close(kill=True)
 
 
