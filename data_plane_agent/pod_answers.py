@@ -40,7 +40,7 @@ def clean(value: Any) -> Any:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int) and 0 <= value <= MOST
+    return type(value) is int and 0 <= value <= MOST  # True is an int, too
 
 
 def complete(message: Message | None) -> bool:
