@@ -42,11 +42,12 @@ from control_plane.ledger.service import Ledger
 from control_plane.migrations.upgrade import upgrade
 from control_plane.movement.activities import MovementSteps
 from control_plane.movement.client import Pace, TemporalMovement
+from control_plane.movement.copying import copy_to
 from control_plane.movement.draining import Draining
 from control_plane.movement.migrating import Leaving
 from control_plane.movement.off import MovementOff
 from control_plane.movement.planned import PlannedSteps
-from control_plane.movement.replication import Replication, copy_to
+from control_plane.movement.replication import Replication
 from control_plane.movement.service import Moves
 from control_plane.movement.settling import Settling
 from control_plane.registry.bundles import Bundles

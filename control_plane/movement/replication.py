@@ -1,36 +1,32 @@
-"""Copies of what a run has made, brought to another region: by policy all the time, for a planned
-move just before it.
+"""Copies of what runs make, in the regions that their policies name, all the time.
 
-`Replication` runs beside the servers and goes on from rows alone: wanted is whatever has no row.
-`copy_to` is called by the story of a move. Both ask an agent of the target region, through the
-router, to fetch the bytes; where the run's data may not lie nothing is copied.
+Runs beside the servers and goes on from rows alone: wanted is whatever has no row. Hands what it
+finds to agents of those regions by `copying.py`, newest checkpoints first, and waits longer after
+each time that nothing arrived.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from whimbrel.errors import NotFound, Refused, Unreachable
+from whimbrel.errors import Refused, Unreachable
 from whimbrel.residency import allows
 from whimbrel.spec import Artifact, Phase, PlacementPolicy
 
 from control_plane import documents
 from control_plane.database import Database, table
 from control_plane.executions.store import Execution
-from control_plane.ledger.replicas import Copies, copies_of, keep
+from control_plane.ledger.replicas import REPLICA, copies_of, keep
 from control_plane.ledger.rows import CHECKPOINT, OUTPUT
+from control_plane.movement.copying import QUESTION, ask, held_by, lacking
 from control_plane.routing.port import Router, Snapshot
 
 log = logging.getLogger(__name__)
 EXECUTION = table(Execution)
-
-QUESTION = 16
-"""Artifacts of one question to an agent. More delays the row of the first by the last, fewer asks
-more often."""
 
 PAGE = 100
 """Runs looked at in one round."""
@@ -44,103 +40,6 @@ SLOWEST_SECONDS = 60.0
 
 GIVE_UP_SECONDS = 24 * 3600.0
 """After its end a run's results wait this long for a region that is away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """`left` could not be copied now: nobody reached it, or it did not arrive in time."""
-
-    copied: int
-    bytes: int
-    left: int
-
-
-async def held_by(
-    connection: AsyncConnection, executions: Sequence[str]
-) -> dict[str, list[Artifact]]:
-    """What runs have made and still need, checkpoints first: they are what is lost soonest."""
-    names = list(executions)
-    held: dict[str, dict[str, Artifact]] = {name: {} for name in names}
-    live = await connection.execute(
-        select(
-            OUTPUT.c.execution, OUTPUT.c.node, OUTPUT.c.artifacts, OUTPUT.c.offloaded
-        ).where(OUTPUT.c.execution.in_(names), OUTPUT.c.live)
-    )  # fmt: skip
-    outputs = live.all()
-    done = {(execution, node) for execution, node, *_ in outputs}
-    saved = await connection.execute(
-        select(CHECKPOINT.c.execution, CHECKPOINT.c.node, CHECKPOINT.c.artifact)
-        .where(CHECKPOINT.c.execution.in_(names))
-        .order_by(CHECKPOINT.c.at_ns.desc())
-    )
-    for execution, node, text in saved:
-        if (artifact := documents.artifact(text)) and (execution, node) not in done:
-            held[execution][artifact.uri] = artifact
-    for execution, _, artifacts, offloaded in outputs:
-        made = [*documents.artifacts(artifacts), *filter(None, [documents.artifact(offloaded)])]
-        held[execution] |= {artifact.uri: artifact for artifact in made}
-    return {name: list(artifacts.values()) for name, artifacts in held.items()}
-
-
-def lacking(held: Sequence[Artifact], known: Copies, region: str) -> list[Artifact]:
-    """What does not lie in that region yet."""
-    return [
-        artifact
-        for artifact in held
-        if artifact.region != region
-        and all(copy.region != region for copy in known.get(artifact.uri, ()))
-    ]
-
-
-async def copy_to(
-    database: Database, router: Router, execution: str, *, cluster: str, region: str
-) -> Copied:
-    """All that the run needs, brought to the region of that cluster. Refused where its data may
-    not lie; Unreachable when nobody answers: what has arrived until then is kept."""
-    async with database.read() as connection:
-        found = await connection.execute(
-            select(EXECUTION.c.policy).where(EXECUTION.c.id == execution)
-        )
-        policy = found.scalar_one_or_none()
-        if policy is None:
-            raise NotFound(f"there is no execution {execution}")
-        held = (await held_by(connection, [execution]))[execution]
-        known = (await copies_of(connection, [execution])).get(execution, {})
-    allowed = documents.policy(policy).regions
-    if not allows(allowed, region):
-        raise Refused(
-            f"the data of {execution} must stay in {', '.join(allowed)}; {region} is none of them",
-            remedy="choose a cluster in an allowed region",
-        )
-    missing = lacking(held, known, region)
-    count = size = 0
-    for start in range(0, len(missing), QUESTION):
-        part = missing[start : start + QUESTION]
-        copied = await ask(router, cluster, execution, part, allowed=allowed)
-        async with database.write() as connection:
-            await keep(connection, execution, region=region, copied=copied)
-        count += len(copied)
-        size += sum(artifact.bytes for artifact in copied.values())
-    return Copied(count, size, len(missing) - count)
-
-
-async def ask(
-    router: Router, cluster: str, execution: str, artifacts: Sequence[Artifact], *,
-    allowed: tuple[str, ...],
-) -> dict[str, Artifact]:  # fmt: skip
-    """What lies there afterwards. The bytes go with the word where they may lie."""
-    project, domain, _ = execution.split("/", 2)
-    wanted = [
-        replace(artifact, allowed_regions=artifact.allowed_regions or allowed)
-        for artifact in artifacts
-    ]
-    copied = await router.copy(cluster, wanted, folder=f"{project}/{domain}")
-    by_uri = {artifact.uri: artifact for artifact in artifacts}
-    return {
-        uri: copy
-        for uri, copy in copied.items()
-        if uri in by_uri and copy.sha256 == by_uri[uri].sha256
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +63,11 @@ class Pause:
     later: int
 
 
+Mark = tuple[int, int, int, frozenset[str]]
+"""Newest live output, newest checkpoint, number of copies, regions: what a complete run must differ
+in to be looked at again."""
+
+
 class Replication:
     def __init__(
         self, database: Database, router: Router, *,
@@ -175,6 +79,7 @@ class Replication:
         self._now_ns = now_ns
         self._after = ""
         self._pauses: dict[tuple[str, str], Pause] = {}
+        self._complete: dict[str, Mark] = {}
 
     async def run(self) -> None:
         while True:
@@ -198,25 +103,31 @@ class Replication:
                 .limit(PAGE)
             )  # fmt: skip
             runs = found.all()
-            names = [run.id for run in runs]
-            held = await held_by(connection, names) if names else {}
-            known = await copies_of(connection, names) if names else {}
-        self._after = names[-1] if len(names) == PAGE else ""
-        if not names:
+            marks = await newest(connection, [run.id for run in runs]) if runs else {}
+        self._after = runs[-1].id if len(runs) == PAGE else ""
+        if not runs:
             return 0
         snapshot = await self._router.snapshot()
+        goals = {run.id: targets(documents.policy(run.policy), snapshot) for run in runs}
+        now = {name: (*marks[name], frozenset(goal)) for name, goal in goals.items()}
+        names = [name for name in goals if self._complete.get(name) != now[name]]
+        async with self._database.read() as connection:
+            held = await held_by(connection, names) if names else {}
+            known = await copies_of(connection, names) if names else {}
         wanted: list[Wanted] = []
         over: list[str] = []
         for name, text, phase, ended_ns in runs:
-            policy = documents.policy(text)
             complete = True
-            for region, cluster in targets(policy, snapshot).items():
+            for region, cluster in goals[name].items() if name in held else ():
                 missing = lacking(held[name], known.get(name, {}), region)
                 complete = complete and not missing
                 if missing and cluster and (turn := self._turn(name, region)) is not None:
                     at = turn % len(missing)
                     part = (missing[at:] + missing[:at])[:QUESTION]
-                    wanted.append(Wanted(name, region, cluster, part, policy.regions))
+                    allowed = documents.policy(text).regions
+                    wanted.append(Wanted(name, region, cluster, part, allowed))
+            if complete:
+                self._complete[name] = now[name]
             if self._is_over(Phase(phase), ended_ns, complete=complete):
                 over.append(name)
         await self._end(over)
@@ -229,6 +140,9 @@ class Replication:
         return complete or self._now_ns() - ended_ns > GIVE_UP_SECONDS * 1e9
 
     async def _end(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._complete.pop(name, None)
+        self._pauses = {key: pause for key, pause in self._pauses.items() if key[0] not in names}
         if names:
             async with self._database.write() as connection:
                 await connection.execute(
@@ -264,6 +178,34 @@ class Replication:
             seconds = min(before.seconds * 2 if before else ROUND_SECONDS, SLOWEST_SECONDS)
             later = QUESTION + (before.later if before else 0)
             self._pauses[key] = Pause(seconds, self._clock() + seconds, later)
+
+
+async def newest(
+    connection: AsyncConnection, executions: Sequence[str]
+) -> dict[str, tuple[int, int, int]]:
+    """Of each run: its newest live output, the time of its newest checkpoint, and how many copies
+    there are. No document is read for it."""
+    names = list(executions)
+    outputs = await connection.execute(
+        select(OUTPUT.c.execution, func.max(OUTPUT.c.id))
+        .where(OUTPUT.c.execution.in_(names), OUTPUT.c.live)
+        .group_by(OUTPUT.c.execution)
+    )
+    saved = await connection.execute(
+        select(CHECKPOINT.c.execution, func.max(CHECKPOINT.c.at_ns))
+        .where(CHECKPOINT.c.execution.in_(names))
+        .group_by(CHECKPOINT.c.execution)
+    )
+    copies = await connection.execute(
+        select(REPLICA.c.execution, func.count())
+        .where(REPLICA.c.execution.in_(names))
+        .group_by(REPLICA.c.execution)
+    )
+    found = [{row[0]: row[1] for row in rows} for rows in (outputs, saved, copies)]
+    made, checkpoints, copied = found
+    return {
+        name: (made.get(name, 0), checkpoints.get(name, 0), copied.get(name, 0)) for name in names
+    }
 
 
 def targets(policy: PlacementPolicy, snapshot: Snapshot) -> dict[str, str]:

@@ -12,8 +12,8 @@ from control_plane.ledger.claims import Claimed
 from control_plane.ledger.events import Output, Saved, Status, Unreachable
 from control_plane.ledger.fence import locked
 from control_plane.ledger.replicas import copies_of
+from control_plane.movement.copying import copy_to
 from control_plane.movement.reach import Reach
-from control_plane.movement.replication import copy_to
 from control_plane.movement.rows import to_nobody
 from tests.control_plane.world import World, output
 

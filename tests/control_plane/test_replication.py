@@ -10,8 +10,9 @@ from whimbrel.errors import NotFound, Refused, Unreachable
 from whimbrel.spec import Artifact, PlacementPolicy, sha256
 
 from control_plane.ledger.events import Output, Saved, Succeeded
-from control_plane.ledger.replicas import copies_of
-from control_plane.movement.replication import Copied, Replication, copy_to
+from control_plane.ledger.replicas import copies_of, forget
+from control_plane.movement.copying import Copied, copy_to
+from control_plane.movement.replication import Replication
 from tests.control_plane.world import World, output
 
 pytestmark = pytest.mark.anyio
@@ -202,3 +203,38 @@ async def test_results_do_not_wait_for_ever_for_a_region_that_is_away(two: World
     assert await wants(two, run)
     await replication(two, now_ns=lambda: ended + 25 * HOUR_NS).copy_some()
     assert not await wants(two, run)
+
+
+async def test_a_complete_run_is_looked_at_again_when_it_makes_something(two: World) -> None:
+    run = await started(two)
+    rounds = replication(two)
+    for at, event in enumerate((made("a", "s3://east/a"), saved("b", "s3://east/b"))):
+        await two.send(run, event)
+        assert await rounds.copy_some() == 1
+        assert await rounds.copy_some() == 0, "complete"
+        assert len(two.router.copies_asked) == at + 1
+    later = Saved("b", 1, Artifact("s3://east/b2", sha256("b2"), 1, "r-east"), 6)
+    await two.send(run, later)
+    assert [await rounds.copy_some() for _ in range(2)] == [1, 0]
+    await two.send(run, made("b", "s3://east/b3"))
+    assert await rounds.copy_some() == 1
+
+
+async def test_a_complete_run_is_looked_at_again_for_a_new_region(two: World) -> None:
+    run = await started(two, PlacementPolicy(replicate=("r-*",)))
+    await two.send(run, made("a", "s3://east/a"))
+    rounds = replication(two)
+    assert [await rounds.copy_some() for _ in range(2)] == [1, 0]
+    await two.join("north")
+    assert await rounds.copy_some() == 1
+
+
+async def test_a_copy_that_was_forgotten_is_made_again(two: World) -> None:
+    run = await started(two)
+    await two.send(run, made("a", "s3://east/a"))
+    rounds = replication(two)
+    assert [await rounds.copy_some() for _ in range(2)] == [1, 0]
+    async with two.database.write() as connection:
+        [copies] = (await copies_of(connection, [run]))[run].values()
+        await forget(connection, run, copies)
+    assert await rounds.copy_some() == 1

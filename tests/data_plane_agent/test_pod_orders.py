@@ -17,6 +17,7 @@ from whimbrel.runtime_store import StoreFull, UnreadableInput
 from whimbrel.spec import Artifact, sha256
 
 from data_plane_agent.blobs import Blobs, StoreOptions
+from data_plane_agent.copies import Copies
 from data_plane_agent.pod_orders import Orders, Sender
 from tests.data_plane_agent.pod_parts import KEY, POD, Region, attempt, region
 
@@ -56,6 +57,17 @@ async def test_a_pod_reads_its_inputs_and_writes_its_outputs(here: Region, tmp_p
     written = store.put_bytes(b"result", name="x")
     assert written.uri.startswith(f"s3://bucket/us east/{order.folder}/")
     assert await here.blobs.get(written.uri) == b"result"
+
+
+async def test_a_pod_reads_a_copy(here: Region, tmp_path: Path) -> None:
+    original = await here.blobs.put("p/d/x/m/1/1/ab/a file", b"hello")
+    copied = await Copies(here.blobs).copy([original], folder="p/d")
+    copy = copied[original.uri]
+    order = await here.orders.write(attempt(copy, files=[given(copy)]), pod=POD)
+    parsed = Order.of(fetched(order.url), now_ns=time.time_ns())
+    store = SignedStore(Pages(parsed.page, Http()), region="us-east", scratch=str(tmp_path))
+    assert store.get_file(copy).name == "a file"
+    assert store.get_bytes(copy) == b"hello"
 
 
 async def test_the_bundle_is_brought_once(here: Region) -> None:
