@@ -1,7 +1,7 @@
 """Copies of what runs have made, in other regions: rows, and which of them is read.
 
-Written by `movement/replication.py`, `movement/copying.py` and by whoever finds an original out of reach; read by the
-claim, by takeovers and by whoever shows a run.
+Written by `movement/copying.py`, `movement/replication.py` and by whoever finds an original out of
+reach; read by the claim, by takeovers and by whoever shows a run.
 """
 
 import time
