@@ -25,6 +25,7 @@ from control_plane.executions.dispatcher import Dispatcher
 from control_plane.executions.lifecycle import move
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
+from control_plane.executions.waiting import Waiting
 from control_plane.ledger.fence import FENCE, end, locked
 from control_plane.ledger.restored import compare_refusals, fence_above
 from control_plane.movement.journal import request
@@ -34,6 +35,9 @@ from control_plane.routing.port import Movement, Router
 LOG = logging.getLogger(__name__)
 CLUSTER, EXECUTION, MIGRATION = table(Cluster), table(Execution), table(Migration)
 SECOND = 1_000_000_000
+NO_LIMIT = ("0", "0.0")
+"""As a policy's canonical JSON says that a run waits for ever."""
+
 BATCH = 10_000
 
 FRESH_SECONDS = 1.0
@@ -47,7 +51,7 @@ LOST_STORY_SECONDS = 60.0
 """An owner that was asked to let go is left this long to do so when no planned move is open."""
 
 EVERY_SECONDS = 1.0
-"""Between two rounds. Longer: a run waits longer although there is room; shorter: idle reads."""
+"""Between two rounds. Longer: what a crash left lies longer; shorter: idle reads."""
 
 KEYS_EVERY_SECONDS = 5.0
 """Between two comparisons of the assignment keys with the rows: how long a lost key stays lost."""
@@ -68,25 +72,30 @@ class Sweeper:
         self._changes = changes
         self._claim_ns = int(claim_timeout_seconds * SECOND)
         self._clock = clock
+        self.waiting = Waiting(database, dispatch, changes, clock=clock)
 
     async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.waiting.run(), name="look at who waits")
+            tasks.create_task(self._rounds(), name="sweep in rounds")
+
+    async def _rounds(self) -> None:
         rounds = 0
         while True:
             await self.sweep()
             if rounds % int(KEYS_EVERY_SECONDS / EVERY_SECONDS) == 0:
                 await self._rung(self.compare_keys)
             rounds += 1
-            await asyncio.sleep(min(EVERY_SECONDS, self._dispatch.old_copies.due_in()))
+            await asyncio.sleep(EVERY_SECONDS)
 
     async def sweep(self) -> None:
         for rung in (
-            self.give_up_waiting,  # 1. before it is placed once more
-            self.unowned,  # 2.
-            self.unclaimed,  # 3.
-            self.storyless,  # 4.
-            self.asked_by_nobody,  # 5.
-            self.keys_of_ended,  # 6.
-            self.suspected,  # 7.
+            self.give_up_waiting,  # 1.
+            self.unclaimed,  # 2.
+            self.storyless,  # 3.
+            self.asked_by_nobody,  # 4.
+            self.keys_of_ended,  # 5.
+            self.suspected,  # 6.
         ):
             await self._rung(rung)
 
@@ -116,7 +125,9 @@ class Sweeper:
         """`max_wait_seconds` is over: FAILED, with the reason it waited for."""
         now = self._clock()
         for row in await self._rows(
-            EXECUTION.c.phase == Phase.WAITING.value, FENCE.c.owner_cluster == ""
+            EXECUTION.c.phase == Phase.WAITING.value,
+            FENCE.c.owner_cluster == "",
+            *(EXECUTION.c.policy.not_like(f'%"max_wait_seconds":{none},%') for none in NO_LIMIT),
         ):
             limit = documents.policy(row["policy"]).max_wait_seconds
             if limit > 0 and now - row["waiting_ns"] > limit * SECOND:
@@ -146,16 +157,6 @@ class Sweeper:
                 connection, [Entry(execution, before.epoch + 1, "failed", "", error.message)]
             )
         self._changes.notify([execution])
-
-    async def unowned(self) -> None:
-        """QUEUED and WAITING rows: what launch or the last look did not place."""
-        rows = await self._rows(
-            FENCE.c.terminal.is_(False),
-            FENCE.c.owner_cluster == "",
-            EXECUTION.c.phase.in_([Phase.QUEUED.value, Phase.WAITING.value]),
-            EXECUTION.c.created_ns < self._clock() - int(FRESH_SECONDS * SECOND),
-        )
-        self._dispatcher.wake(row["execution"] for row in rows)
 
     async def unclaimed(self) -> None:
         """Fenced to a cluster that does not claim: assigned once more, placed anew after a

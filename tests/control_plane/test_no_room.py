@@ -125,6 +125,7 @@ async def test_max_wait_counts_from_the_first_time_there_was_no_room(world: Worl
     [first] = [row for row in await waiting(world) if row]
     world.later(20)
     await world.sweeper.sweep()
+    await world.sweeper.waiting.look()
     await world.dispatch([run])
     await bounced(2)
     assert await waiting(world) == [first], "it has not run, so it waits still"
@@ -134,10 +135,12 @@ async def test_max_wait_counts_from_the_first_time_there_was_no_room(world: Worl
     assert (await waiting(world))[0] > first, "something of it ran: it waits anew"
     world.later(20)
     await world.sweeper.sweep()
+    await world.sweeper.waiting.look()
     await world.dispatch([run])
     await bounced(4)
     world.later(40)
     await world.sweeper.sweep()
+    await world.sweeper.waiting.look()
     view = await world.view(run)
     assert view.phase is Phase.FAILED
     assert view.error is not None

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.anyio
 async def sweep(world: World, seconds: float) -> None:
     world.later(seconds)
     await world.sweeper.sweep()
+    await world.sweeper.waiting.look()
     await world.dispatcher.drain()
     await world.delivery.deliver()
 
