@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from whimbrel import codec
-from whimbrel.spec import Artifact, Outputs, WorkflowSpec
+from whimbrel.spec import Artifact, Outputs, Want, WorkflowSpec
 from whimbrel.wire.v1 import agent_pb2, ledger_pb2, placement_pb2, spec_pb2
 
 from data_plane_agent import messages as m
@@ -205,6 +205,7 @@ def claims(pages: Sequence[ledger_pb2.ClaimReply]) -> list[m.Claimed | m.NotClai
                 replicas=copies,
                 regions=tuple(head.regions),
                 offload=head.offload,
+                want=Want.QUIESCE if head.want == placement_pb2.QUIESCE else Want.RUN,
             )
         )
     return answers

@@ -1,8 +1,8 @@
 """The standing of this agent's session, shared by the event loop and the heartbeat thread.
 
-Told by the session and the heartbeat what was heard; asked by the engine before each claim and
-commit; `fence.py` decides. Every question looks at the clock first, so a pause of the whole
-process can't be overlooked.
+Told by the session and the heartbeat what was heard; asked by the engine before each claim, start
+and commit, and by launchers what exclusive work may run until; `fence.py` decides. Every question
+looks at the clock first, so a pause of the whole process can't be overlooked.
 """
 
 import threading
@@ -37,6 +37,11 @@ class Guard:
     @property
     def state(self) -> State:
         return self.hear(Tick()).state
+
+    def until_ns(self) -> int:
+        """`launcher.Renewal`."""
+        standing = self.standing
+        return standing.deadline_ns if standing.state.commits else 0
 
     def hear(self, heard: Heard) -> Standing:
         with self._lock:

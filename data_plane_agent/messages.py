@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from whimbrel.spec import Artifact, Assignment, Failure, Outputs
+from whimbrel.spec import Artifact, Assignment, Failure, Outputs, Want
 
 from data_plane_agent.launcher import Capacity, Logs
 
@@ -133,7 +133,8 @@ class NodeTries:
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """`replicas` are copies, by the address of the original, to be read in its place; `regions`
-    globs of where the run's data may lie; `offload`: values and error texts stay in the region."""
+    globs of where the run's data may lie; `offload`: values and error texts stay in the region.
+    `want` QUIESCE: it is ours only to be let go of."""
 
     execution: str
     epoch: int
@@ -147,6 +148,7 @@ class Claimed:
     replicas: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
     regions: tuple[str, ...] = ()
     offload: bool = False
+    want: Want = Want.RUN
 
 
 @dataclass(frozen=True, slots=True)
