@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CODE := sdk control_plane router data_plane_agent tests examples bench tools
 
-.PHONY: setup demo test histories model check bench report proto format clusters clusters-down
+.PHONY: setup demo test histories model mutations check bench report proto format clusters clusters-down
 
 setup: .venv/.installed
 
@@ -23,6 +23,10 @@ histories: setup
 
 model: setup
 	$(BIN)/python -m tests.model --all
+
+# Each guard of the protocol taken out of a copy of the code: which test notices?
+mutations: setup
+	$(BIN)/python -m tests.mutations
 
 check: setup
 	$(BIN)/ruff check $(wildcard $(CODE))

@@ -100,26 +100,6 @@ async def test_i4_the_key_never_comes_before_the_fence(world: World) -> None:
     assert seen == [(1, "east")]
 
 
-async def test_a_refused_fence_is_assigned_to_nobody(world: World) -> None:
-    """Another dispatcher was quicker, and its owner has claimed."""
-    await world.join("east", "west")
-    run = await world.launch()
-    place = world.router.place
-
-    async def slow(requirements: object) -> object:
-        answer = await place(requirements)  # type: ignore[arg-type]
-        world.router.place = place  # type: ignore[method-assign]
-        await world.dispatch([run])
-        assert (await world.claim(run, 1, "east", 1)).answer.claimed
-        world.router.keys.clear()
-        return answer
-
-    world.router.place = slow  # type: ignore[method-assign, assignment]
-    assert await world.dispatch([run]) == []
-    assert world.router.keys == {}
-    assert len((await world.view(run)).placements) == 1
-
-
 async def test_a_launch_cancelled_meanwhile_gets_no_owner(world: World) -> None:
     await world.join("east")
     run = await world.launch()

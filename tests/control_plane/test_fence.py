@@ -77,6 +77,34 @@ def test_who_owns_could_claim(row: FenceRow, epoch: int, cluster: str, session: 
         assert admits(row, epoch=epoch, cluster=cluster, cluster_epoch=session)
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        replace(ROW, epoch=4),
+        replace(ROW, epoch=2),
+        replace(ROW, owner_cluster="west"),
+        replace(ROW, owner_cluster=""),
+        replace(ROW, owner_cluster_epoch=6),
+        replace(ROW, released=1),
+        replace(ROW, terminal=True),
+    ],
+)
+def test_each_part_of_an_ownership_is_compared(row: FenceRow) -> None:
+    assert owns(ROW, epoch=3, cluster="east", cluster_epoch=5)
+    assert admits(ROW, epoch=3, cluster="east", cluster_epoch=5)
+    assert not owns(row, epoch=3, cluster="east", cluster_epoch=5)
+    assert not admits(row, epoch=3, cluster="east", cluster_epoch=5)
+
+
+def test_a_claim_is_needed_and_may_be_new() -> None:
+    unclaimed = replace(ROW, owner_cluster_epoch=0)
+    assert admits(unclaimed, epoch=3, cluster="east", cluster_epoch=5)
+    assert not owns(unclaimed, epoch=3, cluster="east", cluster_epoch=5)
+    assert not owns(unclaimed, epoch=3, cluster="east", cluster_epoch=0)
+    nobodys = replace(unclaimed, owner_cluster="")
+    assert not admits(nobodys, epoch=3, cluster="", cluster_epoch=5)
+
+
 @pytest.mark.anyio
 async def test_a_batch_of_fences(world: World) -> None:
     await world.join("east")
@@ -159,6 +187,48 @@ async def test_i3_a_commit_waits_for_a_fence_that_is_open(world: World) -> None:
     await other.close()
     assert [verdict.result for verdict in committed.verdicts] == [Result.FENCED]
     assert (await world.rows("node_output"))["node_output"] == []
+
+
+@pytest.mark.anyio
+async def test_i1_of_two_fences_at_once_one_wins(world: World) -> None:
+    """The second reads the row when the first has written it, and decides anew."""
+    await world.join("east")
+    run = await world.running(chain("a"))
+    other = Database(world.database.url.render_as_string(hide_password=False))
+
+    async def late() -> bool:
+        async with world.database.write() as connection:
+            [answer] = await fence(connection, [FenceWish(run, 2, "west", "east", 1, "another")])
+        return answer.fenced
+
+    async with other.write() as connection:
+        [answer] = await fence(connection, [FenceWish(run, 2, "", "east", 1, "story")])
+        pending = asyncio.ensure_future(late())
+        await asyncio.wait([pending], timeout=0.3)
+    assert answer.fenced
+    assert not await pending
+    await other.close()
+
+
+@pytest.mark.anyio
+async def test_a_refused_fence_is_assigned_to_nobody(world: World) -> None:
+    """Another dispatcher was quicker, and its owner has claimed."""
+    await world.join("east", "west")
+    run = await world.launch()
+    place = world.router.place
+
+    async def slow(requirements: object) -> object:
+        answer = await place(requirements)  # type: ignore[arg-type]
+        world.router.place = place  # type: ignore[method-assign]
+        await world.dispatch([run])
+        assert (await world.claim(run, 1, "east", 1)).answer.claimed
+        world.router.keys.clear()
+        return answer
+
+    world.router.place = slow  # type: ignore[method-assign, assignment]
+    assert await world.dispatch([run]) == []
+    assert world.router.keys == {}
+    assert len((await world.view(run)).placements) == 1
 
 
 @pytest.mark.anyio
