@@ -49,12 +49,7 @@ class Family:
             agent = self._agent
             if agent is None:
                 continue
-            ready, _, _ = select.select([agent, self._wake], [], [])
-            if self._wake in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake, 4096)
-                self._reap()
-            if agent not in ready:
+            if agent not in self._wait(agent):
                 continue
             try:
                 data = agent.recv(65536)
@@ -92,8 +87,17 @@ class Family:
                     }
                 )
                 return True
-            time.sleep(0.05)
+            self._wait(seconds=0.05)  # workers end while there is no agent, too
         return False
+
+    def _wait(self, *sources: socket.socket, seconds: float | None = None) -> Sequence[object]:
+        """Which of these have something to read, meanwhile burying workers."""
+        ready, _, _ = select.select([*sources, self._wake], [], [], seconds)
+        if self._wake in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._reap()
+        return ready
 
     def _send(self, message: frames.Message) -> None:
         try:
