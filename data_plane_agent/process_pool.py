@@ -323,6 +323,7 @@ class Pool:
                     self._refuse(connection)
                     return
                 connection.peer, worker.transport = worker, connection.transport
+                worker.lost_at = 0.0
                 self._ears.hello(worker, message)
             case None, {"t": "family", "v": version, "id": str(identity), "pid": int(pid)}:
                 family = self.families.get(identity)

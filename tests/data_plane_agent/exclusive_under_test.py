@@ -55,6 +55,16 @@ FLOW = """
         return stamps(mark)
 
     @task
+    def leaves_its_group(mark: str) -> int:
+        child = os.fork()
+        if child == 0:
+            os.setpgid(0, 0)
+            time.sleep(600)
+        with open(mark + ".child", "w") as file:
+            print(child, file=file)
+        return stamps(mark)
+
+    @task
     def saves(mark: str) -> int:
         file = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(file, b"%d\\n" % os.getpid())
