@@ -7,9 +7,11 @@ import pytest
 from whimbrel.spec import Assignment, Failure, Owner, input_digest
 from whimbrel.spec import digest as spec_digest
 
+from data_plane_agent import codec
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import Attempt, AttemptKey
-from tests.data_plane_agent.engine_under_test import X, agent, until
+from data_plane_agent.outbox import Entry
+from tests.data_plane_agent.engine_under_test import X, agent, forever, until
 from tests.data_plane_agent.graphs import chain, graph
 from tests.data_plane_agent.virtual_time import virtual
 from tests.fakes import FakeLedger, finished
@@ -49,3 +51,39 @@ async def test_an_attempt_of_an_older_epoch_is_not_adopted(tmp_path: Path) -> No
         assert it.launcher.cancelled == [old]
         assert [one.key.epoch for one in it.launcher.started] == [2]
         assert it.nodes_started == ["a"]
+
+
+@pytest.mark.anyio
+async def test_what_was_let_go_of_is_not_started_while_that_waits(tmp_path: Path) -> None:
+    """RELEASED was written before a crash; the row still grants the Claim, as it has not heard."""
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1))
+    left = AttemptKey(X, "n0", 1, epoch=1)
+    async with agent(tmp_path, ledger, forever, found={left: "of whatever"}) as it:
+        said = codec.encode(m.Released("unschedulable", "no room"), execution=X, epoch=1)
+        it.outbox.put([Entry(X, 1, said, last=True)])
+        it.assign(X)
+        it.join()
+        assert isinstance(await it.end(), m.Released)
+        assert it.nodes_started == []
+        assert it.launcher.cancelled == [left]
+
+
+@pytest.mark.anyio
+async def test_after_its_last_word_a_run_is_stopped_though_nobody_has_heard_it(
+    tmp_path: Path,
+) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, graph({"fails": [], "slow": []}))
+
+    def behave(attempt: Attempt) -> Failure | None:
+        ledger.away = True
+        return Failure(Owner.USER, "raised", "no") if attempt.key.node == "fails" else None
+
+    async with agent(tmp_path, ledger, behave) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: any(entry.last for entry in it.outbox.pending()))
+        await until(lambda: it.launcher.cancelled)
+        assert [key.node for key in it.launcher.cancelled] == ["slow"]
+        assert ledger.batches == []

@@ -81,6 +81,14 @@ def test_lost_since_is_the_first_loss() -> None:
     assert standing.lost_since_ns == 12 * S
 
 
+@pytest.mark.parametrize("end", [SessionOver(), Superseded()])
+def test_a_late_acknowledgement_changes_nothing_of_a_session_that_is_over(end: Heard) -> None:
+    standing = Standing()
+    for at, heard in ((0, NEW), (1, Reconciled()), (2, end)):
+        standing = decide(standing, heard, now_ns=at * S)
+    assert decide(standing, Acked(2 * S), now_ns=3 * S) == standing
+
+
 def test_what_each_state_may_do() -> None:
     assert [s for s in State if s.commits] == [State.ACTIVE, State.DRAINING]
     assert [s for s in State if s.claims] == [State.RECONCILING, State.ACTIVE]

@@ -19,7 +19,8 @@ some = st.builds(
 
 
 def test_an_older_epoch_is_refused() -> None:
-    assert merge(RUN, Assignment("p/d/x", 1, "west")) is None
+    for cluster in ("west", "east"):
+        assert merge(RUN, Assignment("p/d/x", 1, cluster)) is None
 
 
 def test_the_same_epoch_for_another_cluster_is_refused() -> None:

@@ -66,6 +66,10 @@ def test_an_outage_begins_the_quiet_period_anew() -> None:
     assert story.goes_on(0.3, {}).lost == BOTH
 
 
+def test_a_deaf_router_judges_nobody() -> None:
+    assert Story().goes_on(10).goes_on(9, {}, hearing=False).lost == {}
+
+
 def test_an_outage_too_short_for_a_tick_counts() -> None:
     story = Story().goes_on(10)
     story.outages += 1

@@ -2,7 +2,19 @@
 a new file named here.
 """
 
-from tests.mutations.catalogue import agent, commit, endings, fence, movement, router, session, sql
+from tests.mutations.catalogue import (
+    agent,
+    commit,
+    endings,
+    exclusive,
+    fence,
+    movement,
+    planned,
+    residency,
+    router,
+    session,
+    sql,
+)
 
 MUTATIONS = (
     *fence.MUTATIONS,
@@ -10,6 +22,9 @@ MUTATIONS = (
     *commit.MUTATIONS,
     *endings.MUTATIONS,
     *movement.MUTATIONS,
+    *planned.MUTATIONS,
+    *exclusive.MUTATIONS,
+    *residency.MUTATIONS,
     *router.MUTATIONS,
     *session.MUTATIONS,
     *agent.MUTATIONS,

@@ -116,12 +116,12 @@ MUTATIONS = (
     Run(
         "released_last", "I6", "Whose RELEASED waits in the outbox starts nothing.",
         within="Run.begin", old="if any(isinstance(event, m.LAST) for event in pending):",
-        new="if False:", tests=(f"{ENGINE}test_an_end_in_the_outbox_is_not_said_twice",),
+        new="if False:", tests=(f"{HELD}test_what_was_let_go_of_is_not_started_while_that_waits",),
     ),
     Run(
         "ended_silent", "I6", "After its last word a run says and starts nothing.",
         within="Run._end", old="self.stop(work)", new="pass",
-        tests=("tests/data_plane_agent/test_hosts.py::test_no_room_for_anything_of_it_lets_go_of_it",),
+        tests=(f"{HELD}test_after_its_last_word_a_run_is_stopped_though_nobody_has_heard_it",),
     ),
     Mutation(
         "reuse_digest", "I10", "A committed output is kept only where its inputs are today's.",

@@ -82,10 +82,4 @@ MUTATIONS = (
         old="row.owner_cluster_epoch == 0", new="True",
         tests=("tests/control_plane/test_dispatch.py::test_claimed_and_ended_runs_are_left_alone[sqlite]",),
     ),
-    Mutation(
-        "exclusive_wait", "I6", "Exclusive work waits until its old copy must be dead.",
-        file="control_plane/executions/exclusive.py", within="OldCopies.living",
-        old="if now - seen.since < self._wait:", new="if False:",
-        tests=("tests/control_plane/test_exclusive.py::test_the_next_owner_waits_for_the_last_ones_death[sqlite]",),
-    ),
 )  # fmt: skip

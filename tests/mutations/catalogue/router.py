@@ -65,7 +65,7 @@ MUTATIONS = (
     Members(
         "deaf", "liveness", "A router that hears nobody judges nobody.",
         within="observe", old="if not now.hearing:", new="if False:",
-        tests=(f"{MEMBERS}test_no_new_loss_within_two_ttls_of_deafness",),
+        tests=(f"{MEMBERS}test_a_deaf_router_judges_nobody",),
     ),
     Pulses(
         "one_way_cut", "I8", "Who sees no acknowledgement for a TTL is not renewed.",
