@@ -55,7 +55,6 @@ class KillTimer:
     def __init__(self) -> None:
         self._libc = _library()
         self._timer = ctypes.c_void_p()
-        self._pid = os.getpid()
         self.until_ns = 0
         event = _Event(signal=signal.SIGKILL, notify=_SIGEV_SIGNAL)
         made = self._libc.timer_create(
@@ -78,8 +77,6 @@ class KillTimer:
         self._set(0)
 
     def _set(self, until_ns: int) -> None:
-        if os.getpid() != self._pid:
-            raise OSError("a fork has no timer of its parent's")
         when = _When(at_seconds=until_ns // _SECOND, at_ns=until_ns % _SECOND)
         done = self._libc.timer_settime(
             self._timer, ctypes.c_int(_TIMER_ABSTIME), ctypes.byref(when), None

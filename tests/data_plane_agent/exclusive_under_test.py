@@ -67,7 +67,8 @@ FLOW = """
     @task
     def saves(mark: str) -> int:
         file = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(file, b"%d\\n" % os.getpid())
+        asked = current_context().migration_requested
+        os.write(file, b"%d\\n%d\\n" % (os.getpid(), asked))
         while not current_context().migration_requested:
             time.sleep(0.005)
         current_context().checkpoint.write(b"so far")

@@ -72,6 +72,32 @@ def test_a_deadline_that_has_passed_ends_it_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+def test_a_push_to_an_earlier_time_is_ignored() -> None:
+    timer = KillTimer()
+    late = boottime_ns() + 60_000_000_000
+    timer.arm(late)
+    timer.push(late - 1)
+    assert timer.until_ns == late
+    timer.disarm()
+
+
+def test_a_fork_has_no_timer(tmp_path: Path) -> None:
+    code = """
+import os, time
+from whimbrel.runtime_timer import KillTimer, boottime_ns
+timer = KillTimer()
+timer.arm(boottime_ns() + 60_000_000_000)
+if os.fork() == 0:
+    try:
+        timer.push(boottime_ns() + 61_000_000_000)
+    except OSError:
+        os._exit(7)
+    os._exit(0)
+raise SystemExit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7
+
+
 def test_disarmed_it_ends_nothing_and_zero_arms_nothing() -> None:
     timer = KillTimer()
     timer.arm(boottime_ns() + 60_000_000_000)
