@@ -141,7 +141,7 @@ def ahead(fresh: Sequence[tuple[int, Event]], fences: Mapping[str, FenceRow]) ->
     seen: dict[str, int] = {}
     for _, event in fresh:
         row = fences.get(event.execution)
-        if row is None or (event.epoch > row.epoch and not row.terminal):
+        if row is None or event.epoch > row.epoch:
             seen[event.execution] = max(event.epoch, seen.get(event.execution, 0))
     return seen
 

@@ -79,7 +79,7 @@ class Ledger:
             above = {
                 item.execution: item.epoch
                 for item in (claimed.answer for claimed in answers)
-                if item.row is None or (item.epoch > item.row.epoch and not item.row.terminal)
+                if item.row is None or item.epoch > item.row.epoch
             }
             if above:
                 await fence_above(connection, above, by=cluster)

@@ -131,6 +131,8 @@ async def test_an_open_move_gets_its_own_story_back(world: World) -> None:
     number = await open_migration(world, run)
     await leave(world, run)
     await world.send(run, Released())
+    async with world.database.write() as connection:
+        await connection.exec_driver_sql("UPDATE execution_fence SET fenced_ns = 1")
     await sweep(world, 5)
     assert (world.movement.moves, world.movement.resumed) == ([], [])
     await sweep(world, 11)

@@ -11,6 +11,7 @@ from whimbrel.spec import Assignment, Mode, Phase, PlacementPolicy
 from control_plane.database import Database
 from control_plane.ledger.events import Body, Released, Result, Succeeded
 from control_plane.ledger.fence import FenceRow, locked
+from control_plane.ledger.restored import fence_above
 from tests.control_plane.test_ledger_commit import BODIES
 from tests.control_plane.test_sweeper import sweep
 from tests.control_plane.world import World, chain, output
@@ -108,6 +109,16 @@ async def test_a_key_that_stands_in_the_way_of_an_assignment_does_too(world: Wor
     await world.send(run, Released())
     await world.dispatch([run])
     await fenced_above(world, run, epoch=4)
+
+
+async def test_what_is_not_behind_stays(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Between a look at the keys and this one the row has moved on: nothing is wrong."""
+    await world.join("east")
+    run = await world.running()
+    before = await world.rows()
+    async with world.database.write() as connection:
+        rows = await fence_above(connection, {run: 1}, by="an assignment key")
+    assert (rows[run].epoch, await world.rows(), alarms(caplog)) == (1, before, 0)
 
 
 async def test_exclusive_work_waits_for_whoever_had_it(world: World) -> None:
