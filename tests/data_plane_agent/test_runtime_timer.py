@@ -106,3 +106,13 @@ def test_disarmed_it_ends_nothing_and_zero_arms_nothing() -> None:
     assert timer.until_ns == 0
     with pytest.raises(ValueError, match="CLOCK_BOOTTIME"):
         timer.arm(0)
+
+
+def test_an_earlier_push_is_ignored() -> None:
+    timer = KillTimer()
+    until = boottime_ns() + 60_000_000_000
+    timer.arm(until)
+    timer.push(until + 1)
+    timer.push(until)
+    assert timer.until_ns == until + 1
+    timer.disarm()

@@ -4,9 +4,12 @@ Called by `__main__.py` on a worker's thread; answers what it found, puts the gu
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
+
+import pytest
 
 from tests.mutations.checkout import Checkout, Ran
 from tests.mutations.mutation import Mutation, Unfit
@@ -47,7 +50,7 @@ class Found:
 def attempt(mutation: Mutation, checkout: Checkout, *, green: bool) -> Found:
     """`green`: its tests pass as long as the guard is there."""
     if not green:
-        said = "its tests don't pass with the guard either"
+        said = "its tests are not there, or don't pass with the guard either"
         return Found(mutation, Outcome.BROKEN, said=said)
     begun = time.monotonic()
     try:
@@ -74,10 +77,13 @@ def judge(ran: Ran) -> tuple[Outcome, str, str]:
     return Outcome.SURVIVED, "", ""
 
 
-def green(checkout: Checkout, tests: list[str]) -> set[str]:
-    """Those of `tests` that pass with every guard in its place; `tests` as a catalogue names
-    them."""
+def green(checkout: Checkout, tests: Sequence[str]) -> set[str]:
+    """Those of `tests` that are there and pass with every guard in its place; `tests` as a
+    catalogue names them."""
     ran = checkout.run(tests, seconds=SECONDS * 3, first=False)
+    gone = {test for test in tests if f"/{test.partition('[')[0]}\n" in ran.output}
+    if gone and ran.code == pytest.ExitCode.USAGE_ERROR:  # then none of them was run
+        return green(checkout, [test for test in tests if test not in gone])
     if ran.seen is None or ran.seen.broken or ran.code not in (0, 1):
         raise Unfit(f"the tests can't be run without any mutation:\n{ran.output[-2000:]}")
     return {test for test in tests if not any(names(test, one) for one in ran.seen.failed)}

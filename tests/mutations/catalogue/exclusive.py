@@ -50,6 +50,6 @@ MUTATIONS = (
     Timer(
         "timer_later", "I6", "A renewal moves the deadline only ever later.",
         within="KillTimer.push", old="and until_ns > self.until_ns:", new="and until_ns:",
-        tests=(f"{TIMER}test_a_push_goes_later_only",),
+        tests=(f"{TIMER}test_an_earlier_push_is_ignored",),
     ),
 )  # fmt: skip

@@ -41,34 +41,34 @@ MUTATIONS = (
     Rows(
         "takeover_session", "I2", "A lost session loses only what no later one has claimed.",
         within="owned_rows", old="FENCE.c.owner_cluster_epoch <= cluster_epoch,", new="",
-        tests=(f"{STEPS}test_only_what_the_lost_session_owns_is_taken",),
+        tests=(f"{STEPS}test_only_what_the_lost_session_owns_is_taken[sqlite]",),
     ),
     Rows(
         "takeover_owner", "I2", "A lost session loses only what its cluster still owns.",
         within="owned_rows", old="FENCE.c.owner_cluster == cluster,", new="",
-        tests=(f"{STEPS}test_only_what_the_lost_session_owns_is_taken",),
+        tests=(f"{STEPS}test_only_what_the_lost_session_owns_is_taken[sqlite]",),
     ),
     Rows(
         "takeover_seen", "I2", "A row that was claimed since it was read is left to its claimant.",
         within="to_nobody", old="if not answer.fenced or answer.row is None:",
         new="if answer.row is None:",
-        tests=(f"{STEPS}test_a_row_claimed_meanwhile_is_left_to_its_claimant",),
+        tests=(f"{STEPS}test_a_row_claimed_meanwhile_is_left_to_its_claimant[sqlite]",),
     ),
     Rows(
         "pinned_stays", "PINNED", "Pinned work is never replaced by itself.",
         within="owned_rows", old="not_(stays()),", new="",
-        tests=(f"{STEPS}test_what_is_never_replaced_says_so_once",),
+        tests=(f"{STEPS}test_what_is_never_replaced_says_so_once[sqlite]",),
     ),
     Rows(
         "session_over", "I2", "A story takes a row only when the session that claimed it is over.",
         within="session_over", old="row.owner_cluster_epoch <= cluster.cluster_epoch", new="True",
-        tests=(f"{STEPS}test_a_later_session_than_the_lost_one_keeps_what_it_claimed",),
+        tests=(f"{STEPS}test_a_later_session_than_the_lost_one_keeps_what_it_claimed[sqlite]",),
     ),
     Rows(
         "repeated_step", "I8", "A story's step that is tried again is the same decision.",
         within="decision", old='canonical([story, "nobody", execution])',
         new="canonical([story, execution, now_ns()])",
-        tests=(f"{STEPS}test_what_a_crash_left_half_way_is_taken_up",),
+        tests=(f"{STEPS}test_what_a_crash_left_half_way_is_taken_up[sqlite]",),
     ),
     Mutation(
         "fence_before_assign", "I4", "No assignment is written of what the fence refused.",

@@ -12,18 +12,18 @@ MUTATIONS = (
     Leaving(
         "released_first", "I6", "A move goes on when the row says that its owner let go.",
         within="Leaving.released", old="if not row.owner_cluster:", new="if True:",
-        tests=(f"{MOVES}test_only_its_owner_lets_go_of_what_does_harm_twice",),
+        tests=(f"{MOVES}test_only_its_owner_lets_go_of_what_does_harm_twice[sqlite]",),
     ),
     Leaving(
         "patient", "I6", "Only its owner lets go of what does harm twice, however long it takes.",
         within="Leaving._patient", old="found.scalar_one() != Mode.IDEMPOTENT", new="False",
-        tests=(f"{MOVES}test_only_its_owner_lets_go_of_what_does_harm_twice",),
+        tests=(f"{MOVES}test_only_its_owner_lets_go_of_what_does_harm_twice[sqlite]",),
     ),
     Leaving(
         "taken_over", "I2", "A move ends when a takeover was quicker.",
         within="Leaving.released", old="if standing is not None or row is None:",
         new="if row is None:",
-        tests=(f"{MOVES}test_a_takeover_ends_the_move[released]",),
+        tests=(f"{MOVES}test_a_takeover_ends_the_move[sqlite-released]",),
     ),
     Mutation(
         "level_kept", "I6", "That its owner is to let go stands in the row.",
