@@ -20,6 +20,7 @@ from whimbrel.service.rpc import channel, serve
 
 from router.assignments import Assignments
 from router.etcd import Etcd
+from router.failback import FailBack
 from router.gateway.rpc import Gateway
 from router.inventory import Inventory
 from router.ledger import Ledger
@@ -51,6 +52,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     terms = Terms(ttl, settings.heartbeat_seconds, settings.stall_seconds, settings.gateway)
     sessions = Sessions(etcd, inventory, ledger, terms=terms, clock=steady)
     lookout = Lookout(etcd, inventory, ledger, ttl=ttl, clock=steady)
+    returning = settings.fail_back
+    failback = FailBack(etcd, inventory, lookout, terms=returning, tick=ttl / 20)
     assignments = Assignments(etcd, inventory)
     service = RouterService(inventory, assignments, sessions, lookout, ttl=ttl)
     gateway = Gateway(sessions, ledger)
@@ -63,6 +66,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         server = await serve(doors, listen=settings.listen)
         http = await serve_http(settings.http, ready=lambda: inventory.current)
         log.info("listening on %s", settings.listen, extra={"replica": settings.name})
+        log.info(
+            "after a loss: %g s of quarantine, %g s of ramp", returning.quarantine, returning.ramp
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(inventory.run(etcd), name="follow etcd"),
@@ -70,6 +76,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
                 tasks.create_task(lookout.watch_control_plane(), name="is the ledger there?"),
                 tasks.create_task(lookout.judge(), name="who is lost?"),
                 tasks.create_task(lookout.report(), name="report losses"),
+                tasks.create_task(failback.run(), name="note who is back"),
                 tasks.create_task(sessions.write_capacities(), name="write capacities"),
                 tasks.create_task(sessions.settle_doubts(), name="end streams that don't count"),
             ]

@@ -11,10 +11,13 @@ from typing import Any
 
 from whimbrel.spec import Assignment, PlacementPolicy, Resources, Want, canonical
 
+from router.returns import Return, Standing
+
 REGISTRATIONS = "/registrations/"
 SESSIONS = "/sessions/"
 CAPACITY = "/capacity/"
 ASSIGNMENTS = "/assignments/"
+RETURNS = "/returns/"
 
 NOTHING_SAID = Resources()
 ANYWHERE = PlacementPolicy()
@@ -71,13 +74,15 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Everything about one cluster at one moment; `assigned` are the executions with a key."""
+    """Everything about one cluster at one moment; `assigned` are the executions with a key.
+    `standing` None: it was not lost lately."""
 
     registration: Registration
     session: Session | None = None
     capacity: Capacity | None = None
     assigned: frozenset[str] = frozenset()
     suspected: bool = False
+    standing: Standing | None = None
 
     @property
     def name(self) -> str:
@@ -106,7 +111,7 @@ class Requirement:
 
 
 def encode(
-    value: Registration | Session | Capacity | Assignment,
+    value: Registration | Session | Capacity | Assignment | Return,
 ) -> bytes:
     return canonical(asdict(value)).encode()
 
@@ -127,6 +132,12 @@ def capacity_from(text: bytes) -> Capacity:
         offer: dict[str, list[str]] = said["offer"]
         said["offer"] = Offer(**{name: tuple(values) for name, values in offer.items()})
     return Capacity(**said)
+
+
+def return_from(text: bytes) -> Return:
+    said: dict[str, Any] = json.loads(text)
+    said["losses"] = tuple(said["losses"])
+    return Return(**said)
 
 
 def assignment_from(text: bytes) -> Assignment:

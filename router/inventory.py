@@ -14,6 +14,7 @@ from whimbrel.spec import Assignment
 from router import clusters as keys
 from router.clusters import Capacity, Cluster, Registration, Session
 from router.etcd import Change, Cut, Deleted, Entry, Etcd, Listed, Put
+from router.returns import Return, standing
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Inventory:
         self.sessions: dict[str, Session] = {}
         self.capacities: dict[str, Capacity] = {}
         self.assignments: dict[str, Assignment] = {}
+        self.returns: dict[str, Return] = {}
         self._by_cluster: dict[str, dict[str, Assignment]] = {}
         self._snapshot: Mapping[str, Cluster] | None = None
         self._listeners: list[Callable[[News], None]] = []
@@ -73,7 +75,7 @@ class Inventory:
                 self.outages += 1
                 return []
             case Listed(entries):
-                for kept in (self.registrations, self.sessions, self.capacities):
+                for kept in (self.registrations, self.sessions, self.capacities, self.returns):
                     kept.clear()
                 self.assignments.clear()
                 self._by_cluster.clear()
@@ -107,12 +109,15 @@ class Inventory:
             }
         return self._snapshot
 
-    def judged(self, suspected: Callable[[str], bool]) -> Mapping[str, Cluster]:
-        """The snapshot with the membership's opinion in it."""
-        return {
-            name: replace(cluster, suspected=suspected(name)) if suspected(name) else cluster
-            for name, cluster in self.snapshot().items()
-        }
+    def judged(self, suspected: Callable[[str], bool], *, now_ns: int) -> Mapping[str, Cluster]:
+        """The snapshot with the membership's opinion in it, and who was lost lately."""
+        clusters = dict(self.snapshot())
+        for name, cluster in clusters.items():
+            if suspected(name):
+                clusters[name] = replace(cluster, suspected=True)
+            elif (record := self.returns.get(name)) is not None:
+                clusters[name] = replace(cluster, standing=standing(record, now_ns=now_ns))
+        return clusters
 
     def _put(self, entry: Entry) -> list[News]:
         prefix, _, name = entry.key[1:].partition("/")
@@ -125,6 +130,8 @@ class Inventory:
                     return [SessionChanged(name)]
                 case keys.CAPACITY:
                     self.capacities[name] = keys.capacity_from(entry.value)
+                case keys.RETURNS:
+                    self.returns[name] = keys.return_from(entry.value)
                 case keys.ASSIGNMENTS:
                     return self._assigned(keys.assignment_from(entry.value))
                 case _:
@@ -160,6 +167,8 @@ class Inventory:
                 return [SessionChanged(name)]
             case keys.CAPACITY:
                 self.capacities.pop(name, None)
+            case keys.RETURNS:
+                self.returns.pop(name, None)
             case keys.ASSIGNMENTS:
                 before = self._forget(name)
                 return [] if before is None else [Unassigned(before)]

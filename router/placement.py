@@ -74,7 +74,10 @@ def judge(requirement: Requirement, cluster: Cluster) -> Verdict:
         return Verdict(cluster.name, region, False, refused.rule, refused.why)
     points = rules.score(requirement, cluster)
     free = rules.free_cores(requirement, cluster)
-    return Verdict(cluster.name, region, True, "", f"{free:g} cores free", points)
+    why = f"{free:g} cores free"
+    if cluster.standing is not None:
+        why = f"{cluster.standing.why}; {why}"
+    return Verdict(cluster.name, region, True, "", why, points)
 
 
 def why_nowhere(requirement: Requirement, clusters: Mapping[str, Cluster]) -> str:

@@ -6,6 +6,7 @@ Called by the control plane; reads the inventory, decides with `placement.py`, w
 
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -39,12 +40,14 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         lookout: Lookout,
         *,
         ttl: float,
+        wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._inventory = inventory
         self._assignments = assignments
         self._sessions = sessions
         self._lookout = lookout
         self._ttl = ttl
+        self._wall = wall
         self._replicas: dict[str, grpc.aio.Channel] = {}
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -59,8 +62,8 @@ class RouterService(placement_pb2_grpc.RouterServicer):
     ) -> placement_pb2.PlaceReply:
         self._inventory.require()
         requirements = [codec.requirement_from_wire(one) for one in request.requirements]
-        clusters = self._inventory.judged(self._lookout.suspected)
-        now = time.time_ns()
+        now = self._wall()
+        clusters = self._inventory.judged(self._lookout.suspected, now_ns=now)
         return placement_pb2.PlaceReply(
             placements=[
                 codec.placement_to_wire(placement, decided_ns=now)
@@ -94,7 +97,7 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         self, request: placement_pb2.SnapshotRequest, context: Any
     ) -> placement_pb2.SnapshotReply:
         self._inventory.require()
-        clusters = self._inventory.judged(self._lookout.suspected)
+        clusters = self._inventory.judged(self._lookout.suspected, now_ns=self._wall())
         return placement_pb2.SnapshotReply(
             clusters=[
                 codec.live_cluster_to_wire(cluster, self._lookout.absence(name))

@@ -7,6 +7,7 @@ refuses, or "" when it does not. Order matters: the first refusal is the one tha
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from hashlib import sha256
 
 from router.clusters import Cluster, Requirement
 
@@ -167,6 +168,7 @@ def occupied(requirement: Requirement, cluster: Cluster) -> int:
     return max(held, len(cluster.assigned - {requirement.execution}))
 
 
+HELD_BACK_WEIGHT = 1e12
 REGION_WEIGHT = 1e8
 LABEL_WEIGHT = 1e4
 MOST_LABELS = 10
@@ -174,8 +176,9 @@ MOST_CORES = LABEL_WEIGHT / 2
 
 
 def score(requirement: Requirement, cluster: Cluster) -> float:
-    """The highest wins. The weights keep the preferences apart: the wanted order of regions over
-    every label, an earlier label over all later ones, any label over free cores."""
+    """The highest wins. The weights keep the preferences apart: a cluster that holds back comes
+    after all others, then the wanted order of regions over every label, an earlier label over all
+    later ones, any label over free cores."""
     regions, prefer = requirement.policy.regions, requirement.policy.prefer[:MOST_LABELS]
     place = rank(regions, cluster.registration.region) or 0
     labels = cluster.registration.labels
@@ -185,7 +188,18 @@ def score(requirement: Requirement, cluster: Cluster) -> float:
         matched = matched * 2 + (labels.get(key) == value)
     free = max(-MOST_CORES, min(MOST_CORES - 1, round(free_cores(requirement, cluster), 3)))
     wanted = max(len(regions) - place, 0) if regions else 0
-    return wanted * REGION_WEIGHT + matched * LABEL_WEIGHT + free
+    points = wanted * REGION_WEIGHT + matched * LABEL_WEIGHT + free
+    return points - HELD_BACK_WEIGHT if held_back(requirement, cluster) else points
+
+
+def held_back(requirement: Requirement, cluster: Cluster) -> bool:
+    """Whether this run goes elsewhere if it can, because the cluster was lost lately. A preference
+    and no must rule: a run that only this cluster takes starts there at once. While the share
+    grows, a lot of the run's own decides: the same on every replica, and once in, always in."""
+    if cluster.standing is None:
+        return False
+    draw = sha256(f"back\n{requirement.execution}\n{cluster.name}".encode()).digest()
+    return int.from_bytes(draw[:4]) / 2**32 >= cluster.standing.share
 
 
 def free_cores(requirement: Requirement, cluster: Cluster) -> float:

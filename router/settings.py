@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from router.returns import Terms
+
 
 class Settings(BaseSettings):
     """Who is alive, and who gets it. Every flag is also a variable: --ttl-seconds is
@@ -52,6 +54,37 @@ class Settings(BaseSettings):
         description="seconds in which an agent's engine may have work and decide nothing before "
         "it counts as lost; shorter fails over a busy machine, longer leaves work with a stuck one",
     )
+    quarantine_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="seconds in which a cluster that was lost and is back gets no new work while "
+        "another takes it; unset = 3 TTL; shorter trusts a link that may go again at once, longer "
+        "leaves a healthy region idle; 0 = none",
+    )
+    ramp_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        description="seconds after the quarantine in which its share of the new work grows to all "
+        "of it; unset = 6 TTL; shorter sends a herd to a cold region; 0 = all of it at once",
+    )
+    flap_losses: int = Field(
+        default=3,
+        ge=1,
+        description="losses within flap_window_seconds from which on each one doubles the "
+        "quarantine; fewer punish bad luck, more give a flapping link new work each time",
+    )
+    flap_window_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds for which a loss counts; shorter forgets a slow flapping, longer "
+        "remembers what was mended",
+    )
+    quarantine_most_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="seconds of quarantine at most, however often it was lost; shorter gives a "
+        "flapping link more, longer keeps a mended region idle",
+    )
     etcd_timeout_seconds: float = Field(
         default=2.0, gt=0, description="seconds for one call to etcd; longer hides an outage of it"
     )
@@ -76,6 +109,17 @@ class Settings(BaseSettings):
                 f"ttl_seconds {self.ttl_seconds}: one lost heartbeat would end a session"
             )
         return self
+
+    @property
+    def fail_back(self) -> Terms:
+        quarantine, ramp = self.quarantine_seconds, self.ramp_seconds
+        return Terms(
+            quarantine=3.0 * self.ttl_seconds if quarantine is None else quarantine,
+            ramp=6.0 * self.ttl_seconds if ramp is None else ramp,
+            flap_losses=self.flap_losses,
+            flap_window=self.flap_window_seconds,
+            longest=self.quarantine_most_seconds,
+        )
 
     @property
     def gateway(self) -> str:

@@ -296,3 +296,32 @@ async def test_a_frozen_router_makes_nobody_lost(one: Federation) -> None:
     assert again.welcome.cluster_epoch == 2
     await asyncio.sleep(2 * TTL + 1)
     assert one.ledger.lost == []
+
+
+async def test_a_lost_cluster_that_is_back_gets_new_work_last(two: Federation) -> None:
+    """With a real lease, and on every replica; also after all of them were started anew."""
+    east, _ = await two.agent("east"), await two.agent("west", at=1)
+    wishes = [placement.Requirement(execution=f"p/d/{n}") for n in range(4)]
+    ours = placement.Requirement(execution="p/d/ours", only=["east"])
+    request = placement.PlaceRequest(requirements=[*wishes, ours])
+    await two.snapshot(lambda c: all(one.alive for one in c.values()), "both are there")
+    await asyncio.sleep(2 * TTL)  # nobody is judged before
+    await east.die()
+    for number in (0, 1):
+        await two.snapshot(lambda c: c["east"].suspected, "it is lost", at=number)
+    logs = [process.log for process in two.replicas]
+    await until(lambda: any("once it is back" in log.read_text() for log in logs), "it is noted")
+    for process in two.replicas:
+        await process.stop(signal.SIGKILL)
+        await process.start()
+    for number in (0, 1):
+        await two.snapshot(lambda c: "east" in c, "the replica serves", at=number)
+    await two.agent("east")
+    await two.agent("west", at=1)
+    for number in (0, 1):
+        await two.snapshot(lambda c: all(one.alive for one in c.values()), "back", at=number)
+        reply = await two.router(number).Place(request)
+        assert [one.cluster for one in reply.placements] == ["west"] * 4 + ["east"]
+        why = next(v for v in reply.placements[0].verdicts if v.cluster == "east").why
+        assert why.startswith("back since "), why
+        assert "new work after " in why
