@@ -55,11 +55,12 @@ FLOW = """
         return stamps(mark)
 
     @task
-    def leaves_its_group(mark: str) -> int:
+    def forks(mark: str, leaves: bool = False) -> int:
         child = os.fork()
         if child == 0:
-            os.setpgid(0, 0)
             time.sleep(600)
+        if leaves:
+            os.setpgid(child, child)
         with open(mark + ".child", "w") as file:
             print(child, file=file)
         return stamps(mark)
@@ -182,3 +183,10 @@ async def agent_killed(region: Region, entry: str, *, seconds: float) -> tuple[i
         agent.send_signal(signal.SIGKILL)
         await agent.wait()
     return pid, until
+
+
+async def close_all(region: Region) -> None:
+    """Whatever an agent left behind."""
+    launcher = region.launcher()
+    await launcher.open()
+    await launcher.close(kill=True)

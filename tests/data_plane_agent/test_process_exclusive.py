@@ -19,6 +19,7 @@ from tests.data_plane_agent.exclusive_under_test import (
     Session,
     agent_killed,
     appears_line,
+    close_all,
     exclusive,
     ran_until,
     running,
@@ -127,6 +128,32 @@ async def test_its_end_is_told_when_nothing_of_it_is_left(
     assert not running(json.loads(end.outputs.value)["o0"])
 
 
+async def test_an_end_beside_it_costs_it_nothing(
+    region: Region, launcher: ProcessLauncher, session: Session, events: Events, mark: Path
+) -> None:
+    """Neither its worker nor what that left running, nor what the module started at its import."""
+    region.write(
+        FLOW
+        + """
+    helper = subprocess.Popen(["sleep", "600"])
+
+    @task
+    def helped(mark: str) -> int:
+        return helper.pid
+    """
+    )
+    session.renew(for_seconds=60)
+    await launcher.start([exclusive("with_child", mark)])
+    pid, child = int(await appears_line(mark)), int(await appears(Path(f"{mark}.child")))
+    await launcher.start([exclusive("helped", mark, node="other")])
+    end = await one_end(events)
+    assert isinstance(end, Finished)
+    assert end.key.node == "other"
+    for process in (pid, child, json.loads(end.outputs.value)["o0"]):
+        assert running(process)
+    os.kill(json.loads(end.outputs.value)["o0"], signal.SIGKILL)
+
+
 async def test_a_worker_runs_one_only(
     launcher: ProcessLauncher, session: Session, events: Events, mark: Path
 ) -> None:
@@ -161,6 +188,7 @@ async def test_without_an_agent_it_ends_at_its_deadline(region: Region, mark: Pa
     assert not running(pid)
     assert until - 2 * HALF < max(stamps(mark)) <= until
     await eventually(lambda: not running(child))
+    await close_all(region)
 
 
 async def test_one_from_before_is_not_renewed_before_it_is_claimed(

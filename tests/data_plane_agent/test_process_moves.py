@@ -1,5 +1,7 @@
 """What is asked of running attempts from outside: quiesce, kill, and ends that wait to be taken."""
 
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from tests.data_plane_agent.exclusive_under_test import (
     FLOW,
     agent_killed,
     appears_line,
+    close_all,
     running,
 )
 from tests.data_plane_agent.processes_under_test import (
@@ -115,7 +118,7 @@ async def test_a_connection_lost_in_a_task_runs_nothing_twice(region: Region) ->
 async def test_killed_means_gone(region: Region, launcher: ProcessLauncher, events: Events) -> None:
     """Also what left its process group."""
     mark = region.marks / "m"
-    one = attempt("flow:leaves_its_group", inputs={"mark": str(mark)})
+    one = attempt("flow:forks", inputs={"mark": str(mark), "leaves": True})
     queued = attempt("flow:stamps", node="q", inputs={"mark": str(region.marks / "q")})
     await launcher.start([one])
     pid, child = int(await appears_line(mark)), int(await appears(Path(f"{mark}.child")))
@@ -124,6 +127,15 @@ async def test_killed_means_gone(region: Region, launcher: ProcessLauncher, even
     assert not running(pid)
     assert not running(child)
     assert launcher.capacity().queued == 0
+
+
+async def test_what_a_worker_started_goes_with_it_without_an_agent(region: Region) -> None:
+    pid, _ = await agent_killed(region, "forks", seconds=0)
+    child = int(await appears(region.marks / "m.child"))
+    assert running(child)
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: not running(child))
+    await close_all(region)
 
 
 async def test_one_from_before_is_killed(region: Region) -> None:
