@@ -7,48 +7,46 @@ no task of its own per node.
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from whimbrel.errors import Unreachable, WhimbrelError
-from whimbrel.spec import Failure, Mode, Owner
+from whimbrel.spec import Failure, Owner
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
 from data_plane_agent.aside import Aside
+from data_plane_agent.attempt_logs import AttemptLogs
 from data_plane_agent.beside import Beside
 from data_plane_agent.commits import Commits, Settled
+from data_plane_agent.death import Death
 from data_plane_agent.documents import Documents, Store
-from data_plane_agent.fence import Reconciled
+from data_plane_agent.fence import Drain, Reconciled
 from data_plane_agent.guard import Guard
 from data_plane_agent.holdings import Holdings
 from data_plane_agent.launcher import (
-    Attempt,
     AttemptEvent,
     AttemptKey,
     Broke,
     Finished,
     Found,
     Launcher,
-    Logs,
     Unplaceable,
 )
+from data_plane_agent.leaving import QUIESCE_SECONDS, Leaving
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.pause import Pause
 from data_plane_agent.process_answers import bad_answer
-from data_plane_agent.run import Run
+from data_plane_agent.run import MODES, Run
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs
+from data_plane_agent.starting import Starting
+from data_plane_agent.telling import Telling
 from data_plane_agent.work import Work
 
 log = logging.getLogger(__name__)
 
 CLAIMS_AT_ONCE = 200
-TELL_RUNNING_SECONDS = 0.05
-"""An attempt is reported RUNNING when it is older. Shorter doubles the events of fast tasks;
-longer hides slow ones."""
-LOGS_REMEMBERED = 50_000
 
 
 class Engine:
@@ -64,6 +62,7 @@ class Engine:
         spans: Spans,
         max_executions: int,
         renew: Callable[[], None],
+        quiesce_seconds: float = QUIESCE_SECONDS,
     ) -> None:
         """`renew` asks for a new session: Hello anew, resuming nothing."""
         self._launcher = launcher
@@ -75,7 +74,7 @@ class Engine:
         self._spans = spans
         self._max_executions = max_executions
         self.holdings = Holdings()
-        self.logs: OrderedDict[AttemptKey, Logs] = OrderedDict()
+        self.logs = AttemptLogs()
         self.progress = 0
         self.wasted = 0
         self.cluster_epoch = 0
@@ -85,12 +84,20 @@ class Engine:
         self._renew = renew
         self.can_claim = asyncio.Event()
         self._found_known = asyncio.Event()
-        self._held_back: list[Attempt] = []
-        self._young: deque[tuple[float, AttemptKey]] = deque()
-        self._young_some = asyncio.Event()
+        self._drained = asyncio.Event()
         self._vitals = (self.load(), 0, False)
         self._aside = Aside()
         self._beside = Beside(self._documents, hear=self._hear, do=self._do)
+        self._telling = Telling(self.holdings, do=self._do)
+        death = Death(launcher)
+        self._starting = Starting(
+            self.holdings, launcher=launcher, outbox=outbox, guard=guard, death=death,
+            aside=self._aside,
+        )  # fmt: skip
+        self._leaving = Leaving(
+            self.holdings, guard=guard, death=death, aside=self._aside, seconds=quiesce_seconds,
+            hear=self._hear, do=self._do,
+        )  # fmt: skip
 
     # --- what the session tells and asks ---
 
@@ -107,8 +114,16 @@ class Engine:
         work = Work()
         self.holdings.assigned(heard, work)
         self.can_claim.set()
-        if work.cancels:
-            self._aside.do(self._do(work))
+        self._tell(work)
+        self._aside.do(self._do(work))
+
+    async def drain(self) -> None:
+        """Let go of everything, for good; returns once the ledger knows."""
+        self._guard.hear(Drain())
+        work = Work()
+        self.holdings.drain(work)
+        await self._do(work)
+        await self._drained.wait()
 
     @property
     def work_pending(self) -> bool:
@@ -129,7 +144,7 @@ class Engine:
         """The attempt of a node, 0 = the newest, if it is known here, running or over."""
         run = self.holdings.runs.get(execution)
         keys = [run.trials[node].key] if run is not None and node in run.trials else []
-        keys += [key for key in self.logs if key.execution == execution and key.node == node]
+        keys += self.logs.of(execution, node)
         if attempt:
             keys = [key for key in keys if key.attempt == attempt]
         return max(keys, key=lambda key: (key.epoch, key.attempt), default=None)
@@ -144,12 +159,13 @@ class Engine:
     async def run(self) -> None:
         """Until cancelled. Whatever ends a loop ends the engine, and with it the agent: it is
         restarted."""
+        self._leaving.watch()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._outbox.run(), name="outbox")
             group.create_task(self._watch(), name="watch")
             group.create_task(self._claim(), name="claim")
             group.create_task(self.commits.run(), name="commit")
-            group.create_task(self._tell_running(), name="tell running")
+            group.create_task(self._telling.run(), name="tell running")
             group.create_task(self._tick(), name="tick")
 
     async def _tick(self) -> None:
@@ -158,9 +174,9 @@ class Engine:
             await asyncio.sleep(0.25)
             self.progress += 1
             self._vitals = (self.load(), self.progress, self.work_pending)
-            if self._held_back and self._outbox.healthy:
-                starts, self._held_back = self._held_back, []
-                await self._start(starts)
+            await self._starting.again()
+            if self._guard.standing.draining and not (self.holdings.runs or self._outbox.waiting):
+                self._drained.set()
             # Nobody hears it while we can't commit, and room may come meanwhile.
             if self.holdings.squeezed and self._guard.state.commits and self.reconciled:
                 work = Work()
@@ -211,49 +227,31 @@ class Engine:
 
     async def _do(self, work: Work) -> None:
         self.progress += work.decisions
-        for key, logs in work.logs:
-            self.logs[key] = logs
-        while len(self.logs) > LOGS_REMEMBERED:
-            self.logs.popitem(last=False)
-        if work.entries or work.ended:
-            self._outbox.put(work.entries, then=partial(self._launcher.taken, work.ended))
+        self.logs.keep(work.logs)
+        self._tell(work)
         for run, outputs in work.results:
             self._aside.do(self._beside.result(run, outputs))
-        if work.started:
-            now = asyncio.get_running_loop().time()
-            self._young.extend((now, key) for key in work.started)
-            self._young_some.set()
+        self._telling.add(work.started)
+        for run in work.leaving:
+            self._leaving.begin(run)
+        for ending in work.endings:
+            self._leaving.end(ending)
+        if work.adopts:
+            await self._launcher.adopt(work.adopts)
         if work.cancels:
             await self._launcher.cancel(work.cancels)
+        if work.quiesces:
+            await self._launcher.quiesce(work.quiesces)
         for pause, attempt in work.later:
-            asyncio.get_running_loop().call_later(pause, self._start_soon, attempt)
+            asyncio.get_running_loop().call_later(pause, self._starting.soon, attempt)
         if work.starts:
-            await self._start(work.starts)
+            await self._starting.start(work.starts)
 
-    async def _start(self, starts: Sequence[Attempt]) -> None:
-        ours = [one for one in starts if self.holdings.owner(one.key) is not None]
-        self._held_back.extend(one for one in starts if one.key in self.holdings.found)
-        if not self._outbox.healthy:
-            self._held_back.extend(ours)
-        elif ours:
-            await self._launcher.start(ours)
-
-    def _start_soon(self, attempt: Attempt) -> None:
-        self._aside.do(self._start([attempt]))
-
-    async def _tell_running(self) -> None:
-        while True:
-            await self._young_some.wait()
-            await asyncio.sleep(TELL_RUNNING_SECONDS)
-            old = asyncio.get_running_loop().time() - TELL_RUNNING_SECONDS
-            work = Work()
-            while self._young and self._young[0][0] <= old:
-                _, key = self._young.popleft()
-                if (run := self.holdings.owner(key)) is not None:
-                    run.running(key, work)
-            if not self._young:
-                self._young_some.clear()
-            await self._do(work)
+    def _tell(self, work: Work) -> None:
+        """To the outbox, in the order in which it was heard: before anything is waited for."""
+        if work.entries or work.ended:
+            self._outbox.put(work.entries, then=partial(self._launcher.taken, work.ended))
+            work.entries, work.ended = [], []
 
     # --- claims ---
 
@@ -298,7 +296,8 @@ class Engine:
 
     @property
     def _room(self) -> int:
-        return self._max_executions if self._outbox.healthy else 0
+        takes = self._outbox.healthy and not self._guard.standing.draining
+        return self._max_executions if takes else 0
 
     async def _claim_these(self, wishes: Sequence[m.Wish]) -> set[m.Wish]:
         """Claim and apply the verdicts; answers what is ours."""
@@ -316,6 +315,7 @@ class Engine:
                 else:
                     await self._take(answer, work, anew=answer.execution in anew)
                     claimed.add(m.Wish(answer.execution, answer.epoch))
+                    self._tell(work)
         finally:
             await self._do(work)
         return claimed
@@ -339,7 +339,7 @@ class Engine:
             raise
         except WhimbrelError as error:
             graph = Failure(Owner.CONFIG, "spec", error.message)
-        if claimed.mode != Mode.IDEMPOTENT:
+        if claimed.mode not in MODES:
             graph = Failure(Owner.CONFIG, "mode", f"{claimed.mode} runs are not served here")
         pending = [
             event
@@ -349,10 +349,11 @@ class Engine:
         ]
         documents = await self._documents.offloaded((*claimed.outputs, *pending))
         used = run.used if run is not None and mine else {}
+        undead = run.attempts if run is not None else ()
         holdings.drop(execution, epoch, work)
         found = holdings.take_found(execution)
-        run = Run(claimed, spans=self._spans)
-        holdings.hold(run)
+        run = Run(claimed, spans=self._spans, undead=undead)
+        holdings.hold(run, want=claimed.want, work=work)
         if isinstance(graph, Failure):
             work.cancels.extend(found)
             if not any(isinstance(event, m.LAST) for event in pending):

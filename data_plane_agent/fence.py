@@ -8,6 +8,8 @@ work, it only stops claims and commits.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from whimbrel.spec import Mode
+
 RHO = 0.01
 """Largest rate error of this machine's clock against the router's. Too small: two owners; too
 large: jeopardy early."""
@@ -15,6 +17,11 @@ large: jeopardy early."""
 LARGEST_LATENESS = 0.1
 """Of the TTL: a watchdog later than that was a pause of the whole process, which the clock shows
 by itself."""
+
+PREDECESSOR_NS = 1_000_000_000
+"""How long past its last possible deadline an exclusive task of the session before this one may
+still run: its kernel timer is as exact as the machine. Shorter: two at once; longer: exclusive runs
+stand still after each restart of the agent."""
 
 
 class State(StrEnum):
@@ -31,24 +38,26 @@ class State(StrEnum):
 
     @property
     def claims(self) -> bool:
-        return self in (State.RECONCILING, State.ACTIVE)
-
-    @property
-    def starts(self) -> bool:
-        """Idempotent work only, which is all that is served: it goes on without a session."""
-        return self is not State.FENCED
+        return self in (State.RECONCILING, State.ACTIVE, State.DRAINING)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """`deadline_ns` is when the session may be gone at the earliest; `lost_since_ns` is set at the
-    first loss only."""
+    first loss only. Before `alone_ns` an exclusive attempt of an earlier session of this cluster
+    may still run somewhere. `draining`: for good."""
 
     state: State = State.JOINING
     ttl_ns: int = 0
     lateness_ns: int = 0
     deadline_ns: int = 0
     lost_since_ns: int = 0
+    alone_ns: int = 0
+    draining: bool = False
+
+    @property
+    def live(self) -> State:
+        return State.DRAINING if self.draining else State.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +122,18 @@ def decide(old: Standing, heard: Heard, *, now_ns: int) -> Standing:
         case Welcomed(sent_ns, ttl_ns, resumed):
             until = deadline(sent_ns, ttl_ns=ttl_ns, lateness_ns=old.lateness_ns)
             joined = resumed and old.state in (State.ACTIVE, State.JEOPARDY, State.DRAINING)
-            state = State.ACTIVE if joined else State.RECONCILING
-            if joined and old.state is State.DRAINING:
-                state = State.DRAINING
-            fresh = replace(old, state=state, ttl_ns=ttl_ns, deadline_ns=until, lost_since_ns=0)
+            state = old.live if joined else State.RECONCILING
+            longest = int(max(ttl_ns, old.ttl_ns) * (1 + RHO))
+            alone = old.alone_ns if resumed else now_ns + longest + PREDECESSOR_NS
+            fresh = replace(
+                old, state=state, ttl_ns=ttl_ns, deadline_ns=until, lost_since_ns=0, alone_ns=alone
+            )
             return _expire(fresh, now_ns)
         case Acked(sent_ns):
             return _acked(expired, sent_ns, now_ns)
         case Reconciled():
             if expired.state is State.RECONCILING:
-                return replace(expired, state=State.ACTIVE)
+                return replace(expired, state=expired.live)
             return expired
         case SessionOver():
             since = expired.lost_since_ns or now_ns
@@ -131,9 +142,21 @@ def decide(old: Standing, heard: Heard, *, now_ns: int) -> Standing:
             since = expired.lost_since_ns or now_ns
             return replace(expired, state=State.FENCED, deadline_ns=0, lost_since_ns=since)
         case Drain():
-            if expired.state is State.ACTIVE:
-                return replace(expired, state=State.DRAINING)
-            return expired
+            drained = replace(expired, draining=True)
+            return replace(drained, state=drained.live) if expired.state.commits else drained
+
+
+def may_start(standing: Standing, mode: Mode, *, now_ns: int, autonomy_ns: int = 0) -> bool:
+    """A task of a run that was claimed. Idempotent ones go on without a session, for `autonomy_ns`
+    if that is not 0."""
+    match mode:
+        case Mode.IDEMPOTENT:
+            lost = now_ns - standing.lost_since_ns if standing.lost_since_ns else 0
+            return standing.state is not State.FENCED and not 0 < autonomy_ns <= lost
+        case Mode.PINNED:
+            return standing.state.commits
+        case Mode.EXCLUSIVE:
+            return standing.state.commits and now_ns >= standing.alone_ns
 
 
 def _acked(standing: Standing, sent_ns: int, now_ns: int) -> Standing:
@@ -142,7 +165,7 @@ def _acked(standing: Standing, sent_ns: int, now_ns: int) -> Standing:
     until = deadline(sent_ns, ttl_ns=standing.ttl_ns, lateness_ns=standing.lateness_ns)
     if until <= standing.deadline_ns or until <= now_ns:
         return standing
-    back = State.ACTIVE if standing.state is State.JEOPARDY else standing.state
+    back = standing.live if standing.state is State.JEOPARDY else standing.state
     return replace(standing, state=back, deadline_ns=until, lost_since_ns=0)
 
 

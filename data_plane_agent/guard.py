@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from data_plane_agent.fence import Heard, Standing, State, Tick, decide
+from whimbrel.spec import Mode
+
+from data_plane_agent.fence import Heard, Standing, State, Tick, decide, may_start
 
 
 def boottime_ns() -> int:
@@ -17,8 +19,13 @@ def boottime_ns() -> int:
 
 
 class Guard:
-    def __init__(self, *, clock: Callable[[], int] = boottime_ns) -> None:
+    def __init__(
+        self, *, clock: Callable[[], int] = boottime_ns, autonomy_seconds: float = 0.0
+    ) -> None:
+        """`autonomy_seconds`: how long idempotent work is started without a session, 0 = for
+        ever."""
         self._clock = clock
+        self._autonomy_ns = int(autonomy_seconds * 1e9)
         self._lock = threading.Lock()
         self._standing = Standing()
         self._listeners: list[Callable[[State, State], None]] = []
@@ -37,6 +44,17 @@ class Guard:
     @property
     def state(self) -> State:
         return self.hear(Tick()).state
+
+    def starts(self, mode: Mode) -> bool:
+        """May a task of a claimed run of this class be started now?"""
+        standing = self.standing
+        now = self._clock()
+        return may_start(standing, mode, now_ns=now, autonomy_ns=self._autonomy_ns)
+
+    @property
+    def alone(self) -> bool:
+        """No exclusive attempt of an earlier session of this cluster can run any more."""
+        return self._clock() >= self.standing.alone_ns
 
     def until_ns(self) -> int:
         """`launcher.Renewal`."""

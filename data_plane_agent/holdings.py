@@ -8,7 +8,7 @@ input or output.
 import logging
 from collections.abc import Iterable
 
-from whimbrel.spec import Want, sha256
+from whimbrel.spec import Mode, Want, sha256
 
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Started, Unplaceable
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class Holdings:
     """`runs` are claimed. `found` outlived a former agent, or the doubt about their run, and wait
     for a verdict, `strays` are their events. `again` are to be claimed again; True: and begun anew
-    from the answer. `squeezed` have an attempt that found no room."""
+    from the answer. `squeezed` have an attempt that found no room; a pinned run waits on."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Run] = {}
@@ -31,6 +31,8 @@ class Holdings:
         self.squeezed: set[str] = set()
         self._wanted: dict[str, int] = {}
         self._refused: dict[str, int] = {}
+        self._leaving: dict[str, int] = {}
+        self._drained = False
         self._digest = 0
 
     @property
@@ -53,12 +55,35 @@ class Holdings:
                 self._unwanted(one.execution, one.epoch, work)
             elif one.epoch >= self._wanted.get(one.execution, 0):
                 self._wanted[one.execution] = one.epoch
+                if one.want is Want.QUIESCE:
+                    self._quiesce(one.execution, one.epoch, work)
         if isinstance(heard, m.All):
             named = {one.execution for one in heard.assignments}
             self._wanted = {x: epoch for x, epoch in self._wanted.items() if x in named}
+            here = named | self.runs.keys()
+            self._leaving = {x: epoch for x, epoch in self._leaving.items() if x in here}
             # Silence kills nothing (etcd may have been wiped): the ledger says whether they are
             # ours.
             self.again.update((x, self.again.get(x, False)) for x in self.runs if x not in named)
+
+    def _quiesce(self, execution: str, epoch: int, work: Work) -> None:
+        """It is to be let go of; for good, whatever is said later of this epoch."""
+        self._leaving[execution] = max(epoch, self._leaving.get(execution, 0))
+        if execution in self.runs:
+            self._leave(self.runs[execution], work)
+
+    def drain(self, work: Work) -> None:
+        """Everything is to be let go of, also what is claimed again."""
+        self._drained = True
+        for run in self.runs.values():
+            self._leave(run, work)
+
+    def _leave(self, run: Run, work: Work) -> None:
+        """Begin to let go of it, if that is wished at its epoch."""
+        if self._leaving.get(run.execution) == run.epoch:
+            run.quiesce(m.Released("", "quiesced"), work)
+        elif self._drained:
+            run.quiesce(m.Released("drain", "its agent stops"), work)
 
     def wishes(self, *, room: int) -> list[m.Wish]:
         """What to claim: again what is in doubt, and what is assigned and not yet ours, as long as
@@ -70,7 +95,8 @@ class Holdings:
             run = self.runs.get(execution)
             if epoch <= self._refused.get(execution, 0) or (run is not None and run.epoch >= epoch):
                 continue
-            if run is None:
+            # What is only to be let go of takes no room.
+            if run is None and self._leaving.get(execution) != epoch:
                 if room <= 0:
                     continue
                 room -= 1
@@ -90,9 +116,13 @@ class Holdings:
             newest[one.execution] = max(one.epoch, newest.get(one.execution, 0))
         return [m.Wish(execution, epoch) for execution, epoch in newest.items()]
 
-    def hold(self, run: Run) -> None:
+    def hold(self, run: Run, *, want: Want, work: Work) -> None:
+        """`want`: as the claim says."""
         self.runs[run.execution] = run
         self._digest ^= _mark(run)
+        if want is Want.QUIESCE:
+            self._leaving[run.execution] = run.epoch
+        self._leave(run, work)
 
     def refused(self, execution: str, epoch: int, work: Work) -> None:
         """Not ours at this epoch, or over: it is not claimed again."""
@@ -137,7 +167,7 @@ class Holdings:
             run = self.runs.get(execution)
             if run is None or not run.squeezed:
                 self.squeezed.discard(execution)
-            elif run.stuck:
+            elif run.stuck and run.mode is not Mode.PINNED:
                 fields = {"execution": execution, "epoch": run.epoch}
                 log.warning("released: there is no room for it here", extra=fields)
                 run.release(work)
@@ -154,6 +184,7 @@ class Holdings:
         if execution not in self._wanted:
             # Without a wish nothing claims it; a book of every run there ever was would only grow.
             del self._refused[execution]
+            self._leaving.pop(execution, None)
 
 
 def _mark(run: Run) -> int:

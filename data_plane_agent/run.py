@@ -7,10 +7,10 @@ or output itself.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from whimbrel.spec import Failure, Owner, canonical
+from whimbrel.spec import Failure, Mode, Owner, canonical
 
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
@@ -26,34 +26,40 @@ from data_plane_agent.launcher import (
     Started,
     Unplaceable,
 )
+from data_plane_agent.memory import Memory
 from data_plane_agent.outbox import Entry
 from data_plane_agent.residency import Residency
 from data_plane_agent.spans import Spans
-from data_plane_agent.work import Trial, Work
+from data_plane_agent.work import Ending, Trial, Work
 
-HOSTS_AVOIDED = 3
-"""Hosts that a node's next attempts are kept away from. More: on a small cluster nothing is left;
-fewer: two broken machines take turns."""
+MODES = {one.value: one for one in Mode}
 OUTPUTS_BYTES = 1024 * 1024
 """Of a workflow's outputs, which travel in one message as its inputs do. More would pass the limit
 of the message and never arrive."""
 
 
 class Run:
-    """Made at a successful Claim of (execution, epoch)."""
+    """Made at a successful Claim of (execution, epoch). `leaving`: it is to be let go of, with
+    these words. `undead` are attempts that are over for us and of which code may still run: for
+    all but idempotent runs nothing follows them before that is ruled out."""
 
-    def __init__(self, claimed: m.Claimed, *, spans: Spans) -> None:
+    def __init__(
+        self, claimed: m.Claimed, *, spans: Spans, undead: Iterable[AttemptKey] = ()
+    ) -> None:
         self.execution = claimed.execution
         self.epoch = claimed.epoch
+        self.mode = MODES.get(claimed.mode, Mode.EXCLUSIVE)
         self.trials: dict[str, Trial] = {}
         self.ended = False
+        self.leaving: m.Released | None = None
+        self.undead = set(undead)
         self.residency = Residency.of(claimed)
         self._claimed = claimed
         self._spans = spans
         self._project, self._domain, _ = claimed.execution.split("/", 2)
-        self._checkpoints = {one.node: one for one in claimed.checkpoints}
-        self._avoid = {one.node: one.avoid for one in claimed.tries if one.avoid}
+        self._memory = Memory(claimed)
         self._state: dag.State | None = None
+        self._succeeds = False
 
     def begin(
         self,
@@ -68,22 +74,18 @@ class Run:
         """Take up the run. `pending` are our own events the ledger has not confirmed; `documents`
         offloaded outputs by digest, None for an unreadable one; `found` attempts that outlived the
         agent: adopted where they fit; `used` numbers of attempts that no other one may get."""
-        tries = {
-            one.node: dag.Tries(one.attempts, one.user_failures, one.system_failures)
-            for one in self._claimed.tries
-        }
-        known: dict[str, dag.Known] = {}
-        for event in (*self._claimed.outputs, *pending):
-            self._recall(event, known=known, tries=tries, documents=documents)
+        memory = self._memory
+        events = (*self._claimed.outputs, *pending)
+        memory.recall(events, documents=documents, residency=self.residency)
         for node, attempt in used.items():
-            _used(tries, node, attempt)
+            memory.use(node, attempt)
         mine = dict(found)
         if any(isinstance(event, m.LAST) for event in pending):
             self.ended = True
             work.cancels.extend(mine)
             return
         inputs: dict[str, Any] = json.loads(self._claimed.inputs or "{}")
-        self._state, decisions = dag.begin(graph, inputs, known=known, tries=tries)
+        self._state, decisions = dag.begin(graph, inputs, known=memory.known, tries=memory.tries)
         self._claimed = m.Claimed(self.execution, self.epoch, "", "", self._claimed.traceparent)
         # Of one whose end we were killed after writing, and before its launcher knew of that.
         over = {(one.node, one.attempt) for one in pending if isinstance(one, m.AttemptFailed)}
@@ -98,12 +100,42 @@ class Run:
                 key = usable.get((decision.node, decision.input_digest))
                 if key is not None:
                     dag.adopt(self._state, decision.node, key.attempt)
-                    self._trial(key, decision.input_digest)
+                    self._adopt(key, decision.input_digest, work)
                     del mine[key]
                     continue
             fresh.append(decision)
         work.cancels.extend(mine)
+        self.undead.update(mine)
         self._apply(fresh, work)
+        self._let_go(work)
+
+    def quiesce(self, said: m.Released, work: Work) -> None:
+        """Start nothing more, for good; ask what runs to save and to end; once nothing is left, say
+        so."""
+        if self.leaving is not None or self.ended:
+            return
+        self.leaving = said
+        work.leaving.append(self)
+        for trial in tuple(self.trials.values()):
+            if trial.runs:
+                work.quiesces.append(trial.key)
+                continue
+            del self.trials[trial.key.node]
+            if trial.given:
+                work.cancels.append(trial.key)
+                self.undead.add(trial.key)
+        if self._state is not None:
+            self._let_go(work)
+
+    def out_of_time(self, work: Work) -> None:
+        """What still runs of it, asked to end and to save, is stopped."""
+        if self.leaving is not None and not self.ended:
+            self._end(self.leaving, work)
+
+    def _let_go(self, work: Work) -> None:
+        # What it ends with may be on its way to the store.
+        if self.leaving is not None and not (self.ended or self.trials or self._succeeds):
+            self._end(self.leaving, work)
 
     def refuse(self, failure: Failure, work: Work) -> None:
         """This agent can't drive it at all; say so."""
@@ -123,10 +155,21 @@ class Run:
         return trials
 
     @property
+    def attempts(self) -> list[AttemptKey]:
+        """All of which code may run."""
+        return [trial.key for trial in self.trials.values() if trial.given] + list(self.undead)
+
+    @property
     def used(self) -> dict[str, int]:
         """The newest attempt of each node, whether the ledger has heard of it or not."""
         tries = self._state.tries if self._state is not None else {}
         return {node: one.attempts for node, one in tries.items()}
+
+    def undead_of(self, node: str) -> tuple[AttemptKey, ...]:
+        """What has to be dead before the next attempt of this node may start."""
+        if self.mode is not Mode.EXCLUSIVE:
+            return ()
+        return tuple(key for key in self.undead if key.node == node)
 
     def waits_for(self, key: AttemptKey) -> bool:
         trial = self.trials.get(key.node)
@@ -142,18 +185,19 @@ class Run:
         match event:
             case Started(key, at_ns, host, avoided):
                 trial.started_ns, trial.host, trial.avoided = at_ns, host, avoided
-                trial.no_room = ""
+                trial.no_room, trial.runs = "", True
                 work.started.append(key)
             case Unplaceable(_, message):
                 trial.no_room = message
             case Saved(key, artifact, at_ns):
                 saved = m.Checkpointed(key.node, key.attempt, artifact, at_ns)
                 self._say(saved, work)  # first: whether it can be told at all
-                self._checkpoints[key.node] = saved
+                self._memory.checkpoints[key.node] = saved
             case Finished():
                 self._finished(self._state, trial, event, document, work)
             case Broke():
                 self._broke(self._state, trial, event, work)
+        self._let_go(work)
 
     def mistaken(self, event: AttemptEvent, instead: Broke, work: Work) -> None:
         """`heard` failed on this event: the attempt is at fault, or, if that comes too late, the
@@ -229,8 +273,10 @@ class Run:
             failure = Failure(
                 failure.owner, failure.kind, failure.message, key.node, failure.traceback
             )
-        self._remember(key.node, failure, host)
-        saved = self._saved(key.node, key.attempt)
+        if failure.owner is Owner.SYSTEM:  # of a machine that is not seen, its code may go on
+            self.undead.add(key)
+        self._memory.broke(key.node, failure, host)
+        saved = self._memory.saved(key.node, key.attempt)
         decisions = dag.advance(state, dag.NodeFailed(key.node, key.attempt, failure, saved))
         again = any(isinstance(one, dag.Start) and one.node == key.node for one in decisions)
         status = m.AttemptFailed(
@@ -247,50 +293,16 @@ class Run:
         self._say(status, work)
         self._apply(decisions, work)
 
-    def _saved(self, node: str, attempt: int) -> bool:
-        newest = self._checkpoints.get(node)
-        return newest is not None and newest.attempt == attempt
-
-    def _remember(self, node: str, failure: Failure, host: str) -> None:
-        """A host on which the platform broke an attempt: the next ones are kept away from it."""
-        if failure.owner is Owner.SYSTEM and host:
-            before = [one for one in self._avoid.get(node, ()) if one != host]
-            self._avoid[node] = (host, *before)[:HOSTS_AVOIDED]
-
     def _over(self, trial: Trial, event: Finished | Broke, error: str) -> None:
-        key = trial.key
-        del self.trials[key.node]
-        if not trial.trace.endswith("01"):
-            return
-        facts = {
-            "whimbrel.execution": key.execution,
-            "whimbrel.node": key.node,
-            "whimbrel.attempt": key.attempt,
-            "whimbrel.epoch": key.epoch,
-        }
-        self._spans.emit(
-            "task",
-            at=trial.task_trace,
-            parent=trial.trace,
-            start_ns=event.started_ns,
-            end_ns=event.ended_ns,
-            attributes=facts,
-            error=error,
-        )
-        self._spans.emit(
-            "node",
-            at=trial.trace,
-            parent=self._claimed.traceparent,
-            start_ns=trial.begun_ns,
-            end_ns=max(time.time_ns(), event.ended_ns),
-            attributes=facts,
-            error=error,
-        )
+        del self.trials[trial.key.node]
+        self._spans.attempt_over(trial, event, parent=self._claimed.traceparent, error=error)
 
     def _apply(self, decisions: Sequence[dag.Decision], work: Work) -> None:
         work.decisions += len(decisions)
         for decision in decisions:
             match decision:
+                case dag.Start() if self.leaving is not None:
+                    pass
                 case dag.Start():
                     attempt = self._attempt(decision)
                     if decision.after_seconds:
@@ -298,6 +310,7 @@ class Run:
                     else:
                         work.starts.append(attempt)
                 case dag.Succeed(outputs) if self.residency.secluded:
+                    self._succeeds = True
                     work.results.append((self, outputs))
                 case dag.Succeed(outputs):
                     self.succeed(outputs, work)
@@ -327,7 +340,7 @@ class Run:
         key = AttemptKey(self.execution, start.node, start.attempt, self.epoch)
         trial = self._trial(key, start.input_digest)
         timeout = over.timeout_seconds
-        saved = self._checkpoints.get(start.node)
+        saved = self._memory.checkpoints.get(start.node)
         return Attempt(
             key=key,
             task=task,
@@ -340,8 +353,17 @@ class Run:
             timeout_seconds=task.timeout_seconds if timeout is None else timeout,
             traceparent=trial.task_trace,
             checkpoint=saved.artifact if saved else None,
-            avoid=self._avoid.get(start.node, ()),
+            avoid=self._memory.avoid.get(start.node, ()),
+            exclusive=self.mode is Mode.EXCLUSIVE,
         )
+
+    def _adopt(self, key: AttemptKey, input_digest: str, work: Work) -> None:
+        trial = self._trial(key, input_digest)
+        trial.given = trial.runs = True
+        if self.mode is Mode.EXCLUSIVE:
+            work.adopts.append(key)
+        if self.leaving is not None:
+            work.quiesces.append(key)
 
     def _trial(self, key: AttemptKey, input_digest: str) -> Trial:
         trace = self._spans.child(self._claimed.traceparent)
@@ -354,46 +376,13 @@ class Run:
         work.entries.append(Entry(self.execution, self.epoch, data, isinstance(event, m.LAST)))
 
     def _end(self, event: m.Event, work: Work) -> None:
+        attempts = tuple(self.attempts)
         self.stop(work)
+        if self.mode is Mode.IDEMPOTENT or isinstance(event, m.Succeeded):
+            self._say(event, work)
+        else:
+            work.endings.append(Ending(self, event, attempts))
+
+    def say_last(self, event: m.Event, work: Work) -> None:
+        """The end that its attempts' death was waited for."""
         self._say(event, work)
-
-    def _recall(
-        self,
-        event: m.Event,
-        *,
-        known: dict[str, dag.Known],
-        tries: dict[str, dag.Tries],
-        documents: Mapping[str, dag.Outputs | None],
-    ) -> None:
-        match event:
-            case m.NodeOutput(node=node, attempt=attempt, outputs=outputs):
-                if outputs.offloaded is not None:
-                    values = documents.get(outputs.offloaded.sha256)
-                else:
-                    values = json.loads(outputs.value)
-                values = self.residency.values(values)
-                known[node] = dag.Known(values, event.input_digest, outputs.offloaded)
-                _used(tries, node, attempt)
-            case m.AttemptRuns(node, attempt):
-                _used(tries, node, attempt)
-            case m.AttemptFailed(node, attempt, failure):
-                self._remember(node, failure, event.host)
-                used = _used(tries, node, attempt)
-                user, system = used.user_failures, used.system_failures
-                # The ledger may have counted it already, if only its answer was lost.
-                moved = dag.moved(failure, saved=self._saved(node, attempt))
-                if user + system < attempt and not moved:
-                    mine = failure.owner is Owner.USER
-                    tries[node] = dag.Tries(used.attempts, user + mine, system + (not mine))
-            case m.Checkpointed(node):
-                self._checkpoints[node] = event
-            case m.Succeeded() | m.Failed() | m.Released() | m.Unreachable():
-                pass
-
-
-def _used(tries: dict[str, dag.Tries], node: str, attempt: int) -> dag.Tries:
-    used = tries.get(node, dag.Tries())
-    if attempt > used.attempts:
-        used = dag.Tries(attempt, used.user_failures, used.system_failures)
-        tries[node] = used
-    return used

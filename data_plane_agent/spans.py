@@ -6,12 +6,16 @@ that nothing is kept open while a task runs.
 """
 
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, Tracer
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+from data_plane_agent.launcher import Broke, Finished
+from data_plane_agent.work import Trial
 
 
 class Spans:
@@ -34,6 +38,38 @@ class Spans:
         if len(parent) != 55:
             return ""
         return f"{parent[:36]}{random.getrandbits(64) or 1:016x}{parent[52:]}"
+
+    def attempt_over(
+        self, trial: Trial, event: Finished | Broke, *, parent: str, error: str
+    ) -> None:
+        """The task's, and its node's around it, below `parent`."""
+        if not trial.trace.endswith("01"):
+            return
+        key = trial.key
+        facts = {
+            "whimbrel.execution": key.execution,
+            "whimbrel.node": key.node,
+            "whimbrel.attempt": key.attempt,
+            "whimbrel.epoch": key.epoch,
+        }
+        self.emit(
+            "task",
+            at=trial.task_trace,
+            parent=trial.trace,
+            start_ns=event.started_ns,
+            end_ns=event.ended_ns,
+            attributes=facts,
+            error=error,
+        )
+        self.emit(
+            "node",
+            at=trial.trace,
+            parent=parent,
+            start_ns=trial.begun_ns,
+            end_ns=max(time.time_ns(), event.ended_ns),
+            attributes=facts,
+            error=error,
+        )
 
     def emit(
         self,

@@ -10,7 +10,17 @@ from typing import Any
 
 from whimbrel.codec import workflow_to_wire
 from whimbrel.errors import Unreachable, WhimbrelError
-from whimbrel.spec import Failure, Outputs, Resources, WorkflowSpec, canonical, digest, sha256
+from whimbrel.spec import (
+    Failure,
+    Mode,
+    Outputs,
+    Resources,
+    Want,
+    WorkflowSpec,
+    canonical,
+    digest,
+    sha256,
+)
 
 from data_plane_agent import codec
 from data_plane_agent import messages as m
@@ -36,6 +46,11 @@ class FakeLauncher:
         self.started: list[Attempt] = []
         self.cancelled: list[AttemptKey] = []
         self.taken_keys: list[AttemptKey] = []
+        self.quiesced: list[AttemptKey] = []
+        self.killed: list[AttemptKey] = []
+        self.adopted: list[AttemptKey] = []
+        self.unseen = False
+        """No death can be told of: `kill` answers Unreachable."""
         self.events: asyncio.Queue[list[AttemptEvent]] = asyncio.Queue()
 
     async def start(self, attempts: Sequence[Attempt]) -> None:
@@ -63,6 +78,17 @@ class FakeLauncher:
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         self.cancelled.extend(keys)
 
+    async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
+        self.quiesced.extend(keys)
+
+    async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        if self.unseen:
+            raise Unreachable("their machine is not seen")
+        self.killed.extend(keys)
+
+    async def adopt(self, keys: Sequence[AttemptKey]) -> None:
+        self.adopted.extend(keys)
+
     def capacity(self) -> Capacity:
         return Capacity(Resources(cpu=1), Resources(cpu=1), 0, 0)
 
@@ -86,6 +112,8 @@ class FakeLedger:
         self.changed = asyncio.Event()
         self.poison: Callable[[str, m.Event], bool] = lambda execution, event: False
         self.tries: dict[str, tuple[m.NodeTries, ...]] = {}
+        self.modes: dict[str, Mode] = {}
+        self.quiescing: set[str] = set()
 
     def launch(self, execution: str, spec: WorkflowSpec, *, epoch: int = 1, **inputs: Any) -> None:
         key = digest(spec)
@@ -118,7 +146,9 @@ class FakeLedger:
             row["spec"],
             json.dumps(row["inputs"]),
             outputs=tuple(row["outputs"].values()),
+            mode=self.modes.get(wish.execution, Mode.IDEMPOTENT),
             tries=self.tries.get(wish.execution, ()),
+            want=Want.QUIESCE if wish.execution in self.quiescing else Want.RUN,
         )
 
     async def commit(self, events: Sequence[bytes], *, first: int, cluster_epoch: int) -> m.Receipt:

@@ -1,7 +1,7 @@
 """An engine with its outbox and guard, between a fake ledger and a fake launcher."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,8 @@ class Agent:
         self.objects[uri] = data
         return Artifact(uri, sha256(data), len(data), "r-here", kind)
 
-    def join(self, cluster_epoch: int = 1, *, resumed: bool = False) -> None:
-        self.guard.hear(Welcomed(0, HOUR, resumed))
+    def join(self, cluster_epoch: int = 1, *, resumed: bool = False, ttl_ns: int = HOUR) -> None:
+        self.guard.hear(Welcomed(self.guard.now() - 1, ttl_ns, resumed))
         self.engine.joined(cluster_epoch, resumed=resumed)
 
     def assign(self, *executions: str, epoch: int = 1, want: Want = Want.RUN) -> None:
@@ -80,8 +80,10 @@ async def agent(
     *,
     found: Mapping[AttemptKey, str] | None = None,
     max_executions: int = 100,
+    clock: Callable[[], int] = lambda: 1,
+    quiesce_seconds: float = 30.0,
 ) -> AsyncIterator[Agent]:
-    guard = Guard(clock=lambda: 1)
+    guard = Guard(clock=clock)
     launcher = FakeLauncher(behave, found=found)
     outbox = Outbox(folder / "outbox")
     renewals: list[None] = []
@@ -96,6 +98,7 @@ async def agent(
         spans=Spans(),
         max_executions=max_executions,
         renew=lambda: renewals.append(None),
+        quiesce_seconds=quiesce_seconds,
     )
     it.__init__(engine, launcher, ledger, guard, outbox, {}, renewals)
     running = asyncio.create_task(engine.run())

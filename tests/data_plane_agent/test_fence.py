@@ -1,6 +1,7 @@
 """The session's standing as a table: what was heard, when, and what the agent may do then."""
 
 import pytest
+from whimbrel.spec import Mode
 
 from data_plane_agent.fence import (
     Acked,
@@ -15,6 +16,7 @@ from data_plane_agent.fence import (
     Welcomed,
     deadline,
     decide,
+    may_start,
 )
 
 S = 1_000_000_000
@@ -60,6 +62,17 @@ def tell(story: Story) -> list[State]:
         ([(0, NEW), (1, Reconciled()), (2, Superseded()), (3, Acked(2 * S))], [State.FENCED]),
         ([(0, NEW), (1, Reconciled()), (2, Drain())], [State.DRAINING]),
         ([(0, NEW), (1, Reconciled()), (2, Drain()), (11, Tick())], [State.JEOPARDY]),
+        # Draining is for good, whatever the session goes through.
+        ([(0, NEW), (1, Reconciled()), (2, Drain()), (11, Acked(9 * S))], [State.DRAINING]),
+        ([(0, NEW), (1, Reconciled()), (2, Drain()), (12, Tick()), (12, AGAIN)], [State.DRAINING]),
+        (
+            [(0, NEW), (1, Drain()), (2, Reconciled()), (3, SessionOver()), (3, NEW)],
+            [State.RECONCILING, State.DRAINING, State.JOINING, State.RECONCILING],
+        ),
+        (
+            [(0, NEW), (1, SessionOver()), (2, Drain()), (3, NEW), (4, Reconciled())],
+            [State.DRAINING],
+        ),
     ],
 )
 def test_stories(story: Story, end: list[State]) -> None:
@@ -91,8 +104,43 @@ def test_a_late_acknowledgement_changes_nothing_of_a_session_that_is_over(end: H
 
 def test_what_each_state_may_do() -> None:
     assert [s for s in State if s.commits] == [State.ACTIVE, State.DRAINING]
-    assert [s for s in State if s.claims] == [State.RECONCILING, State.ACTIVE]
+    assert [s for s in State if s.claims] == [State.RECONCILING, State.ACTIVE, State.DRAINING]
 
 
 def test_deadline() -> None:
     assert deadline(5 * S, ttl_ns=TTL, lateness_ns=S) == int(5 * S + 9.9 * S - S)
+
+
+def start(standing: Standing, mode: Mode, at: float, **kwargs: int) -> bool:
+    return may_start(standing, mode, now_ns=int(at * S), **kwargs)
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_may_start_in_each_state(state: State) -> None:
+    standing = Standing(state)
+    assert start(standing, Mode.IDEMPOTENT, 1) == (state is not State.FENCED)
+    live = state in (State.ACTIVE, State.DRAINING)
+    assert start(standing, Mode.PINNED, 1) == live
+    assert start(standing, Mode.EXCLUSIVE, 1) == live
+
+
+def test_a_new_session_waits_for_the_exclusive_work_of_its_predecessor() -> None:
+    first = decide(Standing(), NEW, now_ns=S)
+    assert first.alone_ns == S + int(TTL * 1.01) + S
+    live = decide(first, Reconciled(), now_ns=2 * S)
+    assert not start(live, Mode.EXCLUSIVE, 12.0)
+    assert start(live, Mode.PINNED, 2)
+    assert start(live, Mode.EXCLUSIVE, 12.2)
+    resumed = decide(live, AGAIN, now_ns=9 * S)
+    assert resumed.alone_ns == first.alone_ns
+    # The one before may have had a longer TTL.
+    shorter = decide(resumed, Welcomed(9 * S, 2 * S, resumed=False), now_ns=10 * S)
+    assert shorter.alone_ns == 10 * S + int(TTL * 1.01) + S
+
+
+def test_autonomy_ends() -> None:
+    lost = Standing(State.JEOPARDY, lost_since_ns=10 * S)
+    assert start(lost, Mode.IDEMPOTENT, 100_000)
+    assert start(lost, Mode.IDEMPOTENT, 14.9, autonomy_ns=5 * S)
+    assert not start(lost, Mode.IDEMPOTENT, 15, autonomy_ns=5 * S)
+    assert start(Standing(State.ACTIVE), Mode.IDEMPOTENT, 100, autonomy_ns=5 * S)

@@ -5,6 +5,7 @@ from functools import partial
 
 from tests.mutations.mutation import Mutation
 
+Starting = partial(Mutation, file="data_plane_agent/starting.py")
 Engine = partial(Mutation, file="data_plane_agent/engine.py")
 Commits = partial(Mutation, file="data_plane_agent/commits.py")
 Outbox = partial(Mutation, file="data_plane_agent/outbox.py")
@@ -26,9 +27,10 @@ MUTATIONS = (
         old="self.holdings.refused(answer.execution, answer.epoch, work)", new="pass",
         tests=MOVED_ON,
     ),
-    Engine(
+    Starting(
         "start_claimed", "I4", "An attempt starts only while its run is held.",
-        within="Engine._start", old="if self.holdings.owner(one.key) is not None]", new="]",
+        within="Starting.start", old="if run is None:",
+        new="if run is None and (await self._launcher.start([one]) or True):",
         tests=(f"{HELD}test_a_retry_that_was_waited_for_does_not_outlive_its_run",),
     ),
     Engine(
