@@ -21,6 +21,7 @@ from router.assignments import Assignments
 from router.inventory import Inventory
 from router.lookout import Lookout
 from router.placement import place_all
+from router.reservations import Reservations
 from router.sessions import Sessions
 from router.streams import Stream
 
@@ -40,6 +41,7 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         lookout: Lookout,
         *,
         ttl: float,
+        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
     ) -> None:
         self._inventory = inventory
@@ -48,6 +50,8 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         self._lookout = lookout
         self._ttl = ttl
         self._wall = wall
+        self._reservations = Reservations(clock=clock)
+        inventory.listen(self._reservations.on_news)
         self._replicas: dict[str, grpc.aio.Channel] = {}
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -64,11 +68,11 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         requirements = [codec.requirement_from_wire(one) for one in request.requirements]
         now = self._wall()
         clusters = self._inventory.judged(self._lookout.suspected, now_ns=now)
+        # No await from here to the reservation: two calls must not see the same room.
+        placements = place_all(requirements, self._reservations.counted(clusters))
+        self._reservations.reserve(placements)
         return placement_pb2.PlaceReply(
-            placements=[
-                codec.placement_to_wire(placement, decided_ns=now)
-                for placement in place_all(requirements, clusters)
-            ]
+            placements=[codec.placement_to_wire(one, decided_ns=now) for one in placements]
         )
 
     async def Assign(  # type: ignore[override]  # the generated base is not async
