@@ -10,6 +10,7 @@ import sys
 import time
 
 import grpc.aio
+from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from pydantic_settings import CliApp
 from whimbrel.errors import WhimbrelError
@@ -25,6 +26,7 @@ from router.gateway.rpc import Gateway
 from router.inventory import Inventory
 from router.ledger import Ledger
 from router.lookout import Lookout
+from router.metrics import Metrics
 from router.rpc import RouterService
 from router.sessions import Sessions, Terms
 from router.settings import Settings
@@ -49,13 +51,21 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         namespace=settings.etcd_namespace,
     )
     inventory = Inventory()
+    metrics = Metrics(REGISTRY)
     terms = Terms(ttl, settings.heartbeat_seconds, settings.stall_seconds, settings.gateway)
     sessions = Sessions(etcd, inventory, ledger, terms=terms, clock=steady)
-    lookout = Lookout(etcd, inventory, ledger, ttl=ttl, clock=steady)
+    lookout = Lookout(etcd, inventory, ledger, ttl=ttl, clock=steady, metrics=metrics)
     returning = settings.fail_back
     failback = FailBack(etcd, inventory, lookout, terms=returning, tick=ttl / 20)
-    assignments = Assignments(etcd, inventory)
-    service = RouterService(inventory, assignments, sessions, lookout, ttl=ttl)
+    assignments = Assignments(etcd, inventory, metrics=metrics)
+    service = RouterService(
+        inventory, assignments, sessions, lookout, ttl=ttl, clock=steady, metrics=metrics
+    )
+    metrics.observe(
+        sessions=lambda: len(inventory.sessions),
+        suspected=lambda: len(lookout.members.losses),
+        returning=lambda: len(inventory.returns),
+    )
     gateway = Gateway(sessions, ledger)
 
     def doors(server: grpc.aio.Server) -> None:

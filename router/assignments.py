@@ -14,6 +14,7 @@ from router import clusters as keys
 from router.clusters import Registration, assignment_from, encode
 from router.etcd import Etcd
 from router.inventory import Inventory
+from router.metrics import Metrics
 
 AT_ONCE = 32
 """Writes in flight. Too few make a failover of thousands slow, too many delay heartbeats."""
@@ -41,17 +42,23 @@ def merge(stored: Assignment | None, own: Assignment) -> Assignment | None:
 
 
 class Assignments:
-    def __init__(self, etcd: Etcd, inventory: Inventory) -> None:
+    def __init__(self, etcd: Etcd, inventory: Inventory, *, metrics: Metrics | None = None) -> None:
         self._etcd = etcd
         self._inventory = inventory
+        self._metrics = metrics or Metrics()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def assign(self, assignments: Sequence[Assignment]) -> list[Written]:
-        return list(await asyncio.gather(*(self._assign(one) for one in assignments)))
+        return self._counted(await asyncio.gather(*(self._assign(one) for one in assignments)))
 
     async def unassign(self, wishes: Sequence[tuple[str, int]]) -> list[Written]:
         """Deletes the keys of (execution, epoch), unless a newer epoch stands there."""
-        return list(await asyncio.gather(*(self._unassign(*wish) for wish in wishes)))
+        return self._counted(await asyncio.gather(*(self._unassign(*wish) for wish in wishes)))
+
+    def _counted(self, all_written: list[Written]) -> list[Written]:
+        for one in all_written:
+            self._metrics.wrote(written=one.written)
+        return all_written
 
     async def sync(self, registrations: Sequence[Registration]) -> None:
         """Makes etcd's copy equal to `registrations`, writing only what differs."""

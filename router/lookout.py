@@ -15,6 +15,7 @@ from whimbrel.errors import WhimbrelError
 from router.etcd import Etcd, EtcdDown
 from router.inventory import Inventory
 from router.membership import Absence, Membership, Observation, observe
+from router.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,14 @@ class Lookout:
         *,
         ttl: float,
         clock: Callable[[], float],
+        metrics: Metrics | None = None,
     ) -> None:
         self._etcd = etcd
         self._inventory = inventory
         self._control_plane = control_plane
         self._ttl = ttl
         self._clock = clock
+        self._metrics = metrics or Metrics()
         self._tick = ttl / 20
         self._etcd_answers = True
         self._control_plane_answers = False
@@ -112,6 +115,9 @@ class Lookout:
                     "suspected: its session is over",
                     extra={"cluster": loss.cluster, "cluster_epoch": loss.cluster_epoch},
                 )
+                # Of a session: a cluster that nobody has seen yet loses nothing.
+                if loss.cluster_epoch:
+                    self._metrics.lost()
                 self._news.set()
 
     async def report(self) -> None:

@@ -20,6 +20,7 @@ from router import codec
 from router.assignments import Assignments
 from router.inventory import Inventory
 from router.lookout import Lookout
+from router.metrics import Metrics
 from router.placement import place_all
 from router.reservations import Reservations
 from router.sessions import Sessions
@@ -43,6 +44,7 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         ttl: float,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
+        metrics: Metrics | None = None,
     ) -> None:
         self._inventory = inventory
         self._assignments = assignments
@@ -50,6 +52,7 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         self._lookout = lookout
         self._ttl = ttl
         self._wall = wall
+        self._metrics = metrics or Metrics()
         self._reservations = Reservations(clock=clock)
         inventory.listen(self._reservations.on_news)
         self._replicas: dict[str, grpc.aio.Channel] = {}
@@ -64,6 +67,7 @@ class RouterService(placement_pb2_grpc.RouterServicer):
     async def Place(  # type: ignore[override]  # the generated base is not async
         self, request: placement_pb2.PlaceRequest, context: Any
     ) -> placement_pb2.PlaceReply:
+        started = time.perf_counter()
         self._inventory.require()
         requirements = [codec.requirement_from_wire(one) for one in request.requirements]
         now = self._wall()
@@ -71,9 +75,11 @@ class RouterService(placement_pb2_grpc.RouterServicer):
         # No await from here to the reservation: two calls must not see the same room.
         placements = place_all(requirements, self._reservations.counted(clusters))
         self._reservations.reserve(placements)
-        return placement_pb2.PlaceReply(
+        reply = placement_pb2.PlaceReply(
             placements=[codec.placement_to_wire(one, decided_ns=now) for one in placements]
         )
+        self._metrics.placed(placements, seconds=time.perf_counter() - started)
+        return reply
 
     async def Assign(  # type: ignore[override]  # the generated base is not async
         self, request: placement_pb2.AssignRequest, context: Any

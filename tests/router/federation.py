@@ -232,6 +232,7 @@ class Federation:
     ledger: Ledger
     replicas: list[Process]
     addresses: list[str]
+    http: list[str]
     agents: list[Agent] = field(default_factory=list)
     channels: list[Any] = field(default_factory=list)
 
@@ -278,6 +279,15 @@ class Federation:
                 await asyncio.sleep(0.05)
         raise AssertionError(what)
 
+    async def metrics(self, at: int = 0) -> dict[str, float]:
+        host, port = self.http[at].split(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+        lines = [line for line in text.splitlines() if line.startswith("whimbrel_router_")]
+        return {name: float(value) for name, _, value in (one.rpartition(" ") for one in lines)}
+
     async def assign(self, execution: str, epoch: int, cluster: str, want: int = 1) -> Any:
         wish = placement.Assignment(execution=execution, epoch=epoch, cluster=cluster, want=want)
         request = placement.AssignRequest(assignments=[wish])
@@ -287,6 +297,7 @@ class Federation:
 @contextlib.asynccontextmanager
 async def federation(folder: Path, *, replicas: int = 1) -> AsyncIterator[Federation]:
     etcd, ledger = Etcd(folder), Ledger()
+    http = [f"127.0.0.1:{free_port()}" for _ in range(replicas)]
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(replicas)]
     processes = [
         Process(
@@ -294,6 +305,7 @@ async def federation(folder: Path, *, replicas: int = 1) -> AsyncIterator[Federa
             log=folder / f"router-{number}.log",
             environment={
                 "WHIMBREL_ROUTER_LISTEN": address,
+                "WHIMBREL_ROUTER_HTTP": http[number],
                 "WHIMBREL_ROUTER_ETCD": f"127.0.0.1:{etcd.port}",
                 "WHIMBREL_ROUTER_CONTROL_PLANE": ledger.address,
                 "WHIMBREL_ROUTER_TTL_SECONDS": str(TTL),
@@ -304,7 +316,7 @@ async def federation(folder: Path, *, replicas: int = 1) -> AsyncIterator[Federa
         )
         for number, address in enumerate(addresses)
     ]
-    all_of_it = Federation(etcd, ledger, processes, addresses)
+    all_of_it = Federation(etcd, ledger, processes, addresses, http)
     try:
         await ledger.start()
         for process in (etcd, *processes):

@@ -4,11 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from router.clusters import Registration, Session, encode
-from router.etcd import Deleted, Entry, EtcdDown, Listed
+from router.etcd import Deleted, Entry, EtcdDown, Listed, Put
 from router.inventory import Inventory
 from router.lookout import Lookout
+from router.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
 TTL = 0.4
@@ -49,7 +51,19 @@ class Watch:
         self.inventory = Inventory()
         self.inventory.apply(WHOLE)
         outside: Any = self.outside  # stands in for the two clients
-        self.lookout = Lookout(outside, self.inventory, outside, ttl=TTL, clock=lambda: self.now)
+        self.registry = CollectorRegistry()
+        self.lookout = Lookout(
+            outside,
+            self.inventory,
+            outside,
+            ttl=TTL,
+            clock=lambda: self.now,
+            metrics=Metrics(self.registry),
+        )
+
+    @property
+    def counted(self) -> float | None:
+        return self.registry.get_sample_value("whimbrel_router_losses_judged_total")
 
     async def probe(self, watch: Any) -> None:
         before = self.outside.probes
@@ -77,6 +91,14 @@ async def test_a_session_that_ends_in_quiet_times() -> None:
     watch = await Watch().all_is_well()
     watch.inventory.apply(Deleted("/sessions/east"))
     assert watch.goes_on(TTL / 10).lookout.suspected("east")
+    assert watch.goes_on(TTL).counted == 1, "a loss that stays is one"
+
+
+async def test_a_cluster_without_an_agent_yet_is_no_loss() -> None:
+    watch = await Watch().all_is_well()
+    watch.inventory.apply(Put(Entry("/registrations/west", encode(Registration("west", "eu")))))
+    assert watch.goes_on(TTL).lookout.suspected("west")
+    assert watch.counted == 0
 
 
 async def test_a_probe_that_etcd_missed_begins_the_quiet_period_anew() -> None:

@@ -87,6 +87,9 @@ async def test_assign_compares(one: Federation) -> None:
     too_old = placement.Assignment(execution=RUN, epoch=2, cluster="east")
     kept = await one.router().Unassign(placement.UnassignRequest(assignments=[too_old]))
     assert (kept.results[0].written, kept.results[0].stored_epoch) == (False, 3)
+    counted = await one.metrics()
+    assert counted['whimbrel_router_assignment_writes_total{outcome="written"}'] == 2
+    assert counted['whimbrel_router_assignment_writes_total{outcome="refused"}'] == 3
 
 
 async def test_relay_and_questions_through_either_replica(two: Federation) -> None:
@@ -251,6 +254,11 @@ async def test_place_reads_the_live_clusters(one: Federation) -> None:
     assert reply.placements[-1].reason == "no_capacity"
     verdicts = {v.cluster: v.rule for v in reply.placements[0].verdicts}
     assert verdicts == {"east": "", "west": "alive"}
+    counted = await one.metrics()
+    assert counted["whimbrel_router_sessions"] == 1
+    assert counted['whimbrel_router_places_total{outcome="placed"}'] == 10
+    assert counted['whimbrel_router_places_total{outcome="no_capacity"}'] == 2
+    assert counted["whimbrel_router_place_seconds_count"] == 1
 
 
 async def test_an_ill_compute_keeps_its_session_and_gets_nothing_new(one: Federation) -> None:
