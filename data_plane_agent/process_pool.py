@@ -24,6 +24,7 @@ from whimbrel.spec import Failure, Owner
 
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import (
+    EXIT_SECONDS,
     Connection,
     FamilyKey,
     FamilyProcess,
@@ -36,11 +37,6 @@ log = logging.getLogger(__name__)
 HELLO_SECONDS = 30.0
 """From asking for a fork to hearing from it. Too short forks twice on a busy machine, too long
 leaves tasks waiting."""
-EXIT_SECONDS = 2.0
-"""From a worker's silence to its burial without knowing how it ended."""
-LAST_WORDS_SECONDS = 0.3
-"""From its known end to its burial while its socket stays open, as a child of its own may keep
-it."""
 FAMILY_TRIES = 3
 
 FetchBundle = Callable[[str], Awaitable[Path]]
@@ -72,6 +68,7 @@ class Pool:
         self._store, self._settings = store, settings
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._leaving: list[FamilyProcess] = []
         self._loop = asyncio.get_event_loop()
@@ -107,10 +104,9 @@ class Pool:
                 self._kill(family)
             self._kill_strangers()
             self.socket.unlink(missing_ok=True)
+        self._closed = True
         for connection in list(self._connections):
-            connection.peer = None
-            if connection.transport is not None:
-                connection.transport.close()
+            connection.drop()
         if kill:
             await self._gone()
 
@@ -177,13 +173,10 @@ class Pool:
             if worker.pid == 0:
                 gone = now - worker.born > HELLO_SECONDS or worker.family.transport is None
             elif worker.lost_at:
-                known = worker.doom is not None or worker.exit_status is not None
-                gone = now - worker.lost_at > (LAST_WORDS_SECONDS if known else EXIT_SECONDS)
-            elif worker.transport is None:
-                gone = not worker.alive()
+                gone = worker.mourned(now - worker.lost_at)
             else:
                 gone = False
-                if worker.dying and not worker.alive():
+                if (worker.dying or worker.transport is None) and not worker.alive():
                     worker.lost_at = now
             if gone:
                 self.bury(worker)
@@ -304,7 +297,7 @@ class Pool:
             self._ears.settled()  # its tasks wait: they ask for it again
 
     def _kill(self, family: FamilyProcess) -> None:
-        if family.pid and start_time(family.pid) == family.started:
+        if family.alive():
             with suppress(ProcessLookupError):
                 os.kill(family.pid, signal.SIGKILL)
 
@@ -312,6 +305,8 @@ class Pool:
 
     def _connection(self) -> Connection:
         connection = Connection(self._heard, self._ended, self._ears.settled)
+        if self._closed:  # somebody dialled in just before
+            connection.drop()
         self._connections.add(connection)
         return connection
 
@@ -380,7 +375,7 @@ class Pool:
                 worker.lost_at = self._loop.time()
                 if worker in worker.family.idle:
                     worker.family.idle.remove(worker)
-                if worker.exit_status is not None or worker.doom is not None:
+                if worker.known_end:
                     self.bury(worker)
             case FamilyProcess() as family:
                 family.transport = None

@@ -30,6 +30,13 @@ AHEAD = 16
 place."""
 
 
+EXIT_SECONDS = 2.0
+"""From a worker's silence to its burial without knowing how it ended."""
+LAST_WORDS_SECONDS = 0.3
+"""From its known end to its burial while its socket stays open, as a child of its own may keep
+it."""
+
+
 @dataclass(frozen=True, slots=True)
 class FamilyKey:
     """What may share one imported copy of the user's code. `exclusive` attempts have families of
@@ -109,6 +116,7 @@ class WorkerProcess:
     revoked_last: int = 0
     doom: Failure | None = None
     doom_seq: int = 0
+    exclusive: bool = False
     dying: bool = False
     lost_at: float = 0.0
     exit_status: int | None = None
@@ -128,11 +136,23 @@ class WorkerProcess:
         except (OSError, ValueError):
             return False
         self.pid, self.started = about["pid"], about["start"]
+        self.exclusive = about.get("exclusive", False)
         self.last_seq = max(self.last_seq, self.page.now.seq)
         return True
 
     def alive(self) -> bool:
         return self.pid != 0 and start_time(self.pid) == self.started
+
+    @property
+    def known_end(self) -> bool:
+        """Of exclusive work only its family can tell that nothing is left of it."""
+        return self.exit_status is not None or (self.doom is not None and not self.exclusive)
+
+    def mourned(self, seconds: float) -> bool:
+        """After so long a silence no more will be known about its end."""
+        if self.known_end:
+            return seconds > LAST_WORDS_SECONDS
+        return seconds > EXIT_SECONDS and not (self.exclusive and self.family.alive())
 
     def kill(self) -> None:
         """With everything it started: a worker leads its own session."""
@@ -204,6 +224,9 @@ class FamilyProcess:
     def lane(self, cpu: float, mem: int) -> Lane:
         return self.lanes.setdefault((cpu, mem), Lane(self, cpu, mem))
 
+    def alive(self) -> bool:
+        return self.pid != 0 and start_time(self.pid) == self.started
+
     def send(self, message: Message) -> None:
         if self.transport is not None:
             self.transport.write(encode(message))
@@ -254,10 +277,19 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.WriteTransport | None = None
         self._heard, self._ended, self._after = heard, ended, after
         self._decoder = Decoder()
+        self._dropped = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
+        if self._dropped:
+            transport.close()
+
+    def drop(self) -> None:
+        """Nobody listens any more, also to one that is still being accepted."""
+        self.peer, self._dropped = None, True
+        if self.transport is not None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         for message in self._decoder.feed(data):

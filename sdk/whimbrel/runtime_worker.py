@@ -140,6 +140,7 @@ class Worker:
             "pid": os.getpid(),
             "start": frames.start_time(os.getpid()),
             "family": self.seat.family,
+            "exclusive": self.seat.exclusive,
         }
         _write_synced(self._folder / f"{self.name}.json", about)
 
