@@ -1,7 +1,8 @@
 """The composition root of the agent: settings -> launcher, router -> engine, session, heartbeat.
 
 Started as `python -m data_plane_agent`, one a cluster. A stop leaves running tasks to the next
-start, unless told otherwise; what the ledger does not know yet lies in the outbox.
+start, unless told otherwise (a drain lets go of every run first); what the ledger does not know
+yet lies in the outbox.
 """
 
 import asyncio
@@ -50,12 +51,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await gateway.fetch_bundle(digest, archive)
         return archive
 
-    launcher = await compute.connect(settings, fetch_bundle=fetch_bundle)
+    guard = Guard(autonomy_seconds=settings.autonomy_seconds)
+    launcher = await compute.connect(settings, fetch_bundle=fetch_bundle, renewal=guard)
     tracer = setup_tracing(
         "data_plane_agent", endpoint=settings.otlp_endpoint, region=settings.region
     )
     ratio = settings.trace_ratio if settings.otlp_endpoint else 0.0
-    guard = Guard()
     engine = Engine(
         launcher=launcher,
         ledger=gateway,
@@ -66,6 +67,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         spans=Spans(tracer, ratio=ratio),
         max_executions=settings.max_executions,
         renew=lambda: session.renew(),
+        quiesce_seconds=settings.quiesce_seconds,
     )
     heartbeat = Heartbeat(
         cluster=settings.cluster,
@@ -96,6 +98,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             ]
             log.info("cluster %s in %s is at work", settings.cluster, settings.region)
             await stop.wait()
+            if settings.drain_seconds:
+                await _drain(engine, seconds=settings.drain_seconds)
             for task in working:
                 task.cancel()
     except* WhimbrelError as group:
@@ -105,6 +109,17 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             http.close()
         await launcher.close(kill=settings.kill_workers_at_stop)
         await gateway.close()
+
+
+async def _drain(engine: Engine, *, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await engine.drain()
+    except TimeoutError:
+        left = ", ".join(one.execution for one in engine.held()[:10])
+        log.warning("not everything could be let go of in %g s: %s", seconds, left)
+    else:
+        log.info("drained: every run is let go of")
 
 
 def _first(group: BaseExceptionGroup[WhimbrelError]) -> WhimbrelError:

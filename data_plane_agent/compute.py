@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_plane_agent.blobs import Blobs, StoreOptions
-from data_plane_agent.launcher import Launcher
+from data_plane_agent.launcher import Launcher, Renewal
 from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
@@ -31,16 +31,21 @@ class Compute(Launcher, Protocol):
     async def close(self, *, kill: bool) -> None: ...
 
 
-async def connect(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
-    """Raises InvalidInput for what files say that settings name; asks nobody yet."""
+async def connect(
+    settings: Settings, *, fetch_bundle: FetchBundle, renewal: Renewal | None = None
+) -> Compute:
+    """Raises InvalidInput for what files say that settings name; asks nobody yet. Without a
+    `renewal` nothing exclusive starts."""
     match settings.compute:
         case "processes":
-            return _processes(settings, fetch_bundle=fetch_bundle)
+            return _processes(settings, fetch_bundle=fetch_bundle, renewal=renewal)
         case "kubernetes":
             return await _pods(settings, fetch_bundle=fetch_bundle)
 
 
-def _processes(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
+def _processes(
+    settings: Settings, *, fetch_bundle: FetchBundle, renewal: Renewal | None
+) -> Compute:
     return ProcessLauncher(
         ProcessSettings(
             data_dir=settings.data_dir,
@@ -53,6 +58,7 @@ def _processes(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
             orphan_seconds=settings.orphan_seconds or WORKER_ORPHAN_SECONDS,
         ),
         fetch_bundle=fetch_bundle,
+        renewal=renewal,
     )
 
 

@@ -36,6 +36,7 @@ from data_plane_agent.pod_codec import MOST_AVOIDED, pod_name, selector
 from data_plane_agent.pod_ends import Ends
 from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_held import Held, held_of, load
+from data_plane_agent.pod_leave import PodLeave
 from data_plane_agent.pod_logs import PodLogs
 from data_plane_agent.pod_making import Maker, NotMade
 from data_plane_agent.pod_orders import Orders, Sender
@@ -55,7 +56,7 @@ KILL_SECONDS = 20.0
 """To delete all pods when told to at the end. Shorter leaves some to the next agent's sweep."""
 
 
-class PodLauncher:
+class PodLauncher(PodLeave):
     """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the pods to
     the next agent."""
 

@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from data_plane_agent.leaving import QUIESCE_SECONDS
+
 PREFIX = "WHIMBREL_AGENT_"
 OF_PROCESSES = frozenset({"slots", "cpu", "mem_bytes", "idle_seconds"})
 OF_PODS = frozenset({
@@ -77,6 +79,25 @@ class Settings(BaseSettings):
         False,
         description="end running tasks (processes or pods) at SIGTERM instead of leaving them to "
         "the next agent",
+    )
+    quiesce_seconds: float = Field(
+        QUIESCE_SECONDS,
+        gt=0,
+        description="seconds that tasks of a run that is to move get to save and to end; shorter "
+        "loses what was not saved, longer holds up the move",
+    )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="at SIGTERM let go of every run, to be placed elsewhere, and end after at most "
+        "so many seconds; 0 = runs are left to the next agent. Shorter than quiesce_seconds leaves "
+        "some behind; a second SIGTERM ends at once",
+    )
+    autonomy_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="seconds that idempotent tasks are started without a session; 0 = for ever. "
+        "Shorter stops a region that is cut off, longer does work that may be done elsewhere too",
     )
     http: str = Field("", description="host:port of /healthz /readyz /metrics; empty = off")
     otlp_endpoint: str = Field("", description="host:port for spans (OTLP, gRPC); empty = none")

@@ -53,7 +53,11 @@ class WarmLauncher:
         await self._single.close(kill=kill)
 
     async def start(self, attempts: Sequence[Attempt]) -> None:
-        warm = [one for one in attempts if self._warm.knows(one.key) or self._warm.takes(one)]
+        warm = [
+            one
+            for one in attempts
+            if self._warm.knows(one.key) or (self._warm.takes(one) and not one.exclusive)
+        ]
         keys = {one.key for one in warm}
         if warm:
             await self._warm.start(warm)
@@ -89,6 +93,18 @@ class WarmLauncher:
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         await self._warm.cancel(keys)
         await self._single.cancel(keys)
+
+    async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
+        await self._single.quiesce([key for key in keys if not self._warm.knows(key)])
+
+    async def adopt(self, keys: Sequence[AttemptKey]) -> None:
+        await self._single.adopt([key for key in keys if not self._warm.knows(key)])
+
+    async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        """A warm pod ends its task as soon as it is told."""
+        warm = [key for key in keys if self._warm.knows(key)]
+        await self._warm.cancel(warm)
+        await self._single.kill([key for key in keys if key not in warm])
 
     def capacity(self) -> Capacity:
         known = self._single.capacity()

@@ -8,6 +8,7 @@ import pytest
 from whimbrel.errors import InvalidInput
 
 from data_plane_agent import compute
+from data_plane_agent.guard import Guard
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.settings import Settings
 
@@ -59,6 +60,13 @@ async def test_processes_are_the_default(tmp_path: Path) -> None:
     launcher = await compute.connect(given, fetch_bundle=fetch_bundle)
     assert isinstance(launcher, ProcessLauncher)
     assert launcher.settings.orphan_seconds == 600
+
+
+async def test_exclusive_tasks_are_renewed_by_the_session(tmp_path: Path) -> None:
+    given, guard = settings(tmp_path, store=(tmp_path / "store").as_uri()), Guard()
+    launcher = await compute.connect(given, fetch_bundle=fetch_bundle, renewal=guard)
+    assert isinstance(launcher, ProcessLauncher)
+    assert launcher._renewals._renewal is guard
 
 
 async def test_a_cluster_is_connected_to_without_being_asked(tmp_path: Path) -> None:
