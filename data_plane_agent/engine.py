@@ -8,6 +8,7 @@ no task of its own per node.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from whimbrel.errors import Unreachable, WhimbrelError
@@ -130,7 +131,9 @@ class Engine:
         return any(run.trials for run in tuple(self.holdings.runs.values()))
 
     def load(self) -> m.Load:
-        return m.Load(self._launcher.capacity(), self._room, len(self.holdings.runs))
+        capacity = self._launcher.capacity()
+        capacity = replace(capacity, ill=self._closed or capacity.ill)
+        return m.Load(capacity, self._max_executions, len(self.holdings.runs))
 
     def held(self) -> tuple[m.Wish, ...]:
         return self.holdings.held()
@@ -153,8 +156,6 @@ class Engine:
     def reconciled(self) -> bool:
         """Everything held has its verdict in this session."""
         return self.commits.opened.is_set()
-
-    # --- loops ---
 
     async def run(self) -> None:
         """Until cancelled. Whatever ends a loop ends the engine, and with it the agent: it is
@@ -265,7 +266,9 @@ class Engine:
                 while self._guard.state.claims and self.cluster_epoch:
                     if not self.reconciled:
                         await self._reconcile()
-                    elif wishes := self.holdings.wishes(room=self._room):
+                    elif wishes := self.holdings.wishes(
+                        room=0 if self._closed else self._max_executions
+                    ):
                         await self._claim_these(wishes[:CLAIMS_AT_ONCE])
                     else:
                         break
@@ -295,9 +298,8 @@ class Engine:
         self._guard.hear(Reconciled())
 
     @property
-    def _room(self) -> int:
-        takes = self._outbox.healthy and not self._guard.standing.draining
-        return self._max_executions if takes else 0
+    def _closed(self) -> str:
+        return self._guard.closed(spool=self._outbox.healthy)
 
     async def _claim_these(self, wishes: Sequence[m.Wish]) -> set[m.Wish]:
         """Claim and apply the verdicts; answers what is ours."""

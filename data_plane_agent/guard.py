@@ -70,3 +70,9 @@ class Guard:
             for listener in self._listeners:
                 listener(old.state, new.state)
         return new
+
+    def closed(self, *, spool: bool) -> str:
+        """Why no new work is taken, "" = it is. `spool`: what happens can be written down."""
+        if not spool:
+            return "its agent's disk can't be written"
+        return "its agent is stopping" if self.standing.draining else ""

@@ -82,7 +82,7 @@ def secrets(requirement: Requirement, cluster: Cluster) -> str:
 def compute(_: Requirement, cluster: Cluster) -> str:
     """It keeps what runs there; only new work goes elsewhere."""
     ill = cluster.capacity.ill if cluster.capacity else ""
-    return f"its API server does not answer: {ill}" if ill else ""
+    return f"it takes no new work: {ill}" if ill else ""
 
 
 def fits(requirement: Requirement, cluster: Cluster) -> str:

@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
+from tests.model import trace
+
 
 def check(database: sqlite3.Connection) -> None:
-    """Fails on any execution whose history breaks an invariant."""
+    """Fails on a history that breaks an invariant, or that the model does not allow."""
+    impossible = trace.check(database)
+    assert not impossible, "the model does not allow\n" + "\n".join(impossible)
+
     live = database.execute(
         "SELECT execution, node, count(*) AS n FROM node_output WHERE live"
         " GROUP BY execution, node HAVING n > 1"

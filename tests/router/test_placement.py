@@ -140,7 +140,7 @@ def test_a_refusal_names_what_is_missing() -> None:
     assert why(secrets=("b", "a", "c")) == "it does not have the secrets b, c"
     assert "elsewhere/x" in why(images=("elsewhere/x",))
     ill = place(wish(), among(cluster("east", ill="timed out"))).verdicts[0].why
-    assert ill == "its API server does not answer: timed out"
+    assert ill == "it takes no new work: timed out"
 
 
 def test_what_a_cluster_offers_survives_etcd() -> None:

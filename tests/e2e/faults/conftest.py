@@ -17,7 +17,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Federation
         pytest.skip(f"a network of its own: {why}")
     folder: Path = tmp_path_factory.mktemp("apart")
     with network(f"whimbrel-{os.getpid()}") as made:
-        federation = Federation(folder, routers=2, inside=made.inside)
+        federation = Federation(folder, routers=2, inside=made.inside, preset="lan")
         federation.start()
         try:
             yield federation, made

@@ -5,10 +5,11 @@ import time
 import pytest
 
 from tests.e2e.faults.network import Network, Way
-from tests.e2e.federation import Federation, Run
+from tests.e2e.federation import Federation, Run, eventually
 
 Linked = tuple[Federation, Network]
-TTL = 2.0
+TTL = 5.0
+"""Of the preset `lan`: the commands between a cut and its end take a second each."""
 
 
 def links(federation: Federation, region: str) -> list[str]:
@@ -59,7 +60,7 @@ def test_a_link_that_loses_packets_moves_nothing(linked: Linked) -> None:
     for address in links(federation, region):
         network.lose(address, "to", percent=10)
         network.lose(address, "from", percent=10)
-    time.sleep(5 * TTL)  # the fault itself
+    time.sleep(3 * TTL)  # the fault itself
     network.heal()
     run.open()
     run.await_phase("SUCCEEDED")
@@ -77,9 +78,36 @@ def test_connections_that_are_half_open_lose_no_event(linked: Linked) -> None:
     sessions = federation.sessions()
     federation.sandbox_command("cut", region)
     run.open()
-    time.sleep(TTL / 2)  # the fault itself
+    time.sleep(1.0)  # the fault itself
     federation.sandbox_command("heal", region)
     run.await_phase("SUCCEEDED")
     assert run.causes() == ["launch"]
     assert federation.sessions() == sessions
     assert (run.starts("first"), run.starts("gate"), run.starts("last")) == (1, 1, 1)
+
+
+@pytest.mark.fault(9)
+def test_a_link_that_flaps_gets_no_new_work(linked: Linked, record_property) -> None:  # type: ignore[no-untyped-def]
+    federation, _ = linked
+    run = federation.launch("flapping")
+    region = run.at_gate()
+    run.await_committed(1)
+    before = federation.sessions()[region]
+    for times in range(1, 4):
+        federation.sandbox_command("cut", region)
+        eventually(
+            f"{region} is lost for the {times}. time",
+            lambda: federation.cluster(region)["state"] == "LOST",
+        )
+        federation.sandbox_command("heal", region)
+    later = [federation.launch(f"flapped-{i}") for i in range(3)]
+    for one in later:
+        assert one.at_gate() != region, "work was sent to a link that flaps"
+        one.open()
+        one.await_phase("SUCCEEDED")
+    run.open()
+    run.await_phase("SUCCEEDED")
+    failovers = run.causes().count("failover")
+    record_property("losses", federation.sessions()[region] - before)
+    record_property("failovers", failovers)
+    assert failovers == 1, "the run was sent back and moved again"

@@ -74,3 +74,25 @@ def files(folder: str) -> int:
     extra = count(folder=folder)
     middle = gate(folder=folder, x=extra)
     return total(folder=folder, numbers=numbers, extra=extra, x=middle)
+
+
+@task
+def save(folder: str, x: int) -> File:
+    note(folder)
+    path = Path(current_context().working_directory) / "number.txt"
+    path.write_text(str(x))
+    return File(path)
+
+
+@task
+def load(folder: str, number: File) -> int:
+    note(folder)
+    return int(Path(number.path).read_text())
+
+
+@workflow
+def gated_file(folder: str) -> int:
+    """`save` writes to the region's store once the gate is open."""
+    start = first(folder=folder)
+    middle = gate(folder=folder, x=start)
+    return load(folder=folder, number=save(folder=folder, x=middle))
