@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from whimbrel.runtime_frames import Message
+from whimbrel.runtime_order import EXCLUSIVE_VERSION, VERSION
 from whimbrel.runtime_store import StoreFull, UnreadableInput, address
 from whimbrel.spec import ARTIFACT_KEY, Artifact, canonical, sha256
 
@@ -28,6 +29,8 @@ from data_plane_agent.process_answers import parts_of, prefix_of
 ARTIFACTS_A_PAGE, CHECKPOINTS_A_PAGE = 16, 4
 """Slots signed at once. Fewer make a task with many outputs wait for pages, more cost signatures
 (10 us each) for every pod."""
+RENEWALS_A_PAGE = 4
+"""Used in turn: a question must not lie where an older one is just being taken away."""
 MOST_PAGES = 4096
 """Of one attempt: a pod that asks for more is told no more."""
 ANSWER_LIMIT = 8 << 20
@@ -100,7 +103,7 @@ class Orders:
         bundle = address(self._blobs.root, f"bundles/{digest}")
         checkpoint = attempt.checkpoint
         asked: dict[str, Any] = {
-            "v": 1,
+            "v": EXCLUSIVE_VERSION if attempt.exclusive else VERSION,
             "k": parts_of(attempt.key),
             "d": attempt.input_digest,
             "entry": attempt.task.entry_point,
@@ -116,7 +119,7 @@ class Orders:
             **asked,
             "bundle": {"url": (await self._signed("GET", [bundle]))[bundle], "sha256": digest},
             "reads": reads,
-            "page": await self._page(folder, pod, 1),
+            "page": await self._page(folder, pod, 1, exclusive=attempt.exclusive),
         }
         data = json.dumps(document, separators=(",", ":")).encode()
         stored = await self._blobs.put(f"{folder}/order.json", data)
@@ -129,10 +132,18 @@ class Orders:
         same slots with fresh URLs. StoreFull, UnreadableInput: try again."""
         if not 2 <= number <= MOST_PAGES:
             return
-        order = await self._blobs.get(address(self._blobs.root, f"{sender.folder}/order.json"))
-        page = await self._page(sender.folder, pod, number)
-        page["reads"] = await self._signed("GET", json.loads(order)["reads"])
+        data = await self._blobs.get(address(self._blobs.root, f"{sender.folder}/order.json"))
+        order = json.loads(data)
+        exclusive = order["v"] == EXCLUSIVE_VERSION
+        page = await self._page(sender.folder, pod, number, exclusive=exclusive)
+        page["reads"] = await self._signed("GET", order["reads"])
         await self._blobs.put(_page_key(sender.folder, number), json.dumps(page).encode())
+
+    async def renew(self, sender: Sender, *, nonce: str, left_ns: int) -> None:
+        """The answer to an exclusive attempt: it may run for this long from its question on.
+        StoreFull: none, and it asks again."""
+        answer = json.dumps({"nonce": nonce, "left_ns": left_ns}).encode()
+        await self._blobs.put(_renewal_key(sender.folder), answer)
 
     async def answer(self, text: str, sender: Sender) -> Message | None:
         """What the pod said at its end, from its termination message; "k" is who it is, whatever it
@@ -228,7 +239,9 @@ class Orders:
         seen_ns = self._bundles_seen_ns.get(digest)
         return seen_ns is not None and self._clock_ns() - seen_ns < BUNDLE_SECONDS * 1e9
 
-    async def _page(self, folder: str, pod: str, number: int) -> dict[str, Any]:
+    async def _page(
+        self, folder: str, pod: str, number: int, *, exclusive: bool = False
+    ) -> dict[str, Any]:
         root = self._blobs.root
         expires = self._clock_ns() + int(self._seconds * 1e9)
 
@@ -244,6 +257,7 @@ class Orders:
         put = await self._signed("PUT", [*artifacts, *checkpoints, *notices, result, log])
         get = await self._signed("GET", [*checkpoints, further])
         *saved, more = notices
+        renewals = await self._renewals(folder, box) if exclusive else []
         return {
             "n": number,
             "artifacts": [{"uri": uri, "put": put[uri]} for uri in artifacts],
@@ -255,7 +269,15 @@ class Orders:
             "log": {"uri": log, "put": put[log]},
             "more": {"notice": put[more], "get": get[further]},
             "expires_ns": expires,
+            "renewals": renewals,
         }
+
+    async def _renewals(self, folder: str, box: str) -> list[dict[str, str]]:
+        root = self._blobs.root
+        asks = [address(root, f"{box}/{self._token()}") for _ in range(RENEWALS_A_PAGE)]
+        answer = address(root, _renewal_key(folder))
+        put, get = await self._signed("PUT", asks), await self._signed("GET", [answer])
+        return [{"put": put[ask], "get": get[answer]} for ask in asks]
 
     async def _signed(self, method: Literal["GET", "PUT"], uris: Iterable[str]) -> dict[str, str]:
         return await self._blobs.sign(method, uris, seconds=self._seconds)
@@ -263,6 +285,10 @@ class Orders:
 
 def _page_key(folder: str, number: int) -> str:
     return f"{folder}/page-{number}.json"
+
+
+def _renewal_key(folder: str) -> str:
+    return f"{folder}/renewal.json"
 
 
 def _artifacts(value: Any) -> Iterator[dict[str, Any]]:

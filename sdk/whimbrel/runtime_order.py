@@ -25,7 +25,8 @@ from whimbrel.spec import Artifact
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION, EXCLUSIVE_VERSION = 1, 2
+"""The latter of an exclusive attempt: who knows of no renewals must not run it."""
 OBJECT_LIMIT = 5 << 30
 """Bytes of one upload; S3 takes no more in one request."""
 PAGE_SECONDS = 900.0
@@ -63,6 +64,8 @@ class Page:
     stale_ns: int
     """From here on, by this machine's clock, its URLs are old: past 80 % of their life."""
     reads: Mapping[str, str] = field(default_factory=dict[str, str])
+    renewals: tuple[Slot, ...] = ()
+    """Where an exclusive attempt asks in turn until when it may run, and reads the answer."""
 
     @classmethod
     def of(cls, fields: Message, *, now_ns: int) -> "Page":
@@ -77,6 +80,7 @@ class Page:
             fields["more"]["get"],
             now_ns + int((fields["expires_ns"] - now_ns) * _USED_UP),
             fields.get("reads", {}),
+            tuple(Slot("", **slot) for slot in fields.get("renewals", ())),
         )
 
 
@@ -96,14 +100,16 @@ class Order:
     bundle_sha256: str
     checkpoint: Message | None
     page: Page
+    exclusive: bool
 
     @classmethod
     def of(cls, data: bytes, *, now_ns: int) -> "Order":
         """ValueError when it can't be understood."""
         try:
             fields = json.loads(data)
-            if fields["v"] != VERSION:
-                raise ValueError(f"an order of version {fields['v']}, this is version {VERSION}")
+            if fields["v"] not in (VERSION, EXCLUSIVE_VERSION):
+                known = f"{VERSION} and {EXCLUSIVE_VERSION}"
+                raise ValueError(f"an order of version {fields['v']}, this one knows {known}")
             execution, node, attempt, epoch = fields["k"]
             page = Page.of(fields["page"], now_ns=now_ns)
             return cls(
@@ -119,6 +125,7 @@ class Order:
                 fields["bundle"]["sha256"],
                 fields["checkpoint"],
                 replace(page, reads=fields["reads"]),
+                fields["v"] == EXCLUSIVE_VERSION,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not an order: {error!r}") from error

@@ -25,8 +25,10 @@ from whimbrel.runtime_frames import Message
 from whimbrel.runtime_order import Order, Page, Pages
 from whimbrel.runtime_pod_child import Desk
 from whimbrel.runtime_pod_http import DiskError, Http
+from whimbrel.runtime_pod_renewals import FIRST_SECONDS, Deadline, Renewals
 from whimbrel.runtime_pod_watch import Child, how_lost
 from whimbrel.runtime_store import plain
+from whimbrel.runtime_timer import boottime_ns
 from whimbrel.spec import Artifact, Failure, Owner
 
 ORDER_SECONDS = 300.0
@@ -85,15 +87,26 @@ def main() -> int:
 
 def _run(order: Order, pages: Pages, desk: Desk, moving: Flag) -> int:
     started = time.time_ns()
+    deadline = Deadline()
+    renewals = Renewals(pages, deadline) if order.exclusive else None
+    if renewals is not None and not renewals.first():
+        said = f"not started: no live renewal of the cluster's session within {FIRST_SECONDS:g} s"
+        return _say(_broke(Failure(Owner.SYSTEM, "no_renewal", said)), started, order, pages)
     child = Child(desk.log, timeout=order.timeout, grace=order.grace, moving=moving, pages=pages)
     if not child.fork():
-        runtime_pod_child.run(order, pages, desk, output=child.output, moving=moving)
+        granted = deadline.newest if renewals is not None else None
+        runtime_pod_child.run(
+            order, pages, desk, output=child.output, moving=moving, granted=granted
+        )
+    if renewals is not None:  # a thread: not before the fork
+        renewals.begin()
     end = child.watch()
     answer = desk.get("answer")
     if answer is None and end.failure is None and end.oom:
         return _KILLED  # whose fault it was is known to Kubernetes, which knows the limits
     if answer is None:
-        answer = _broke(end.failure or how_lost(end))
+        over = end.status == -signal.SIGKILL and 0 < deadline.newest() <= boottime_ns()
+        answer = _broke(end.failure or (_not_renewed() if over else how_lost(end)))
     answer["stdout"] = _store_log(desk, pages, order.region)
     answer["saved"] = desk.get("saved")
     return _say(answer, started, order, pages)
@@ -153,6 +166,11 @@ def _store_log(desk: Desk, pages: Pages, region: str) -> Message | None:
     with desk.log.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return plain(Artifact(slot.uri, digest, size, region))
+
+
+def _not_renewed() -> Failure:
+    said = "its session was not renewed in time: the kernel ended it at its deadline"
+    return Failure(Owner.SYSTEM, "no_renewal", said)
 
 
 def _broke(failure: Failure) -> Message:

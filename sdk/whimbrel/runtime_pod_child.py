@@ -17,10 +17,11 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from whimbrel.runtime_exclusive import hold
 from whimbrel.runtime_frames import Message
 from whimbrel.runtime_order import Order, Pages, SignedStore
 from whimbrel.runtime_store import plain
-from whimbrel.spec import Artifact
+from whimbrel.spec import Artifact, Failure, Owner
 
 _PR_SET_PDEATHSIG = 1
 
@@ -53,13 +54,20 @@ class Desk:
 
 
 def run(
-    order: Order, pages: Pages, desk: Desk, *, output: int, moving: Callable[[], bool]
+    order: Order,
+    pages: Pages,
+    desk: Desk,
+    *,
+    output: int,
+    moving: Callable[[], bool],
+    granted: Callable[[], int] | None,
 ) -> NoReturn:
-    """`output` is the descriptor that takes stdout and stderr, in order."""
+    """`output` is the descriptor that takes stdout and stderr, in order; `granted` answers until
+    when an exclusive attempt may run."""
     pid = os.getpid()
     try:
         _enter(desk, output)
-        answer = _attempt(order, pages, desk, moving)
+        answer = _attempt(order, pages, desk, moving, granted)
         if os.getpid() != pid:
             os._exit(0)  # user code forked, and the copy came back too: only one may answer
         with suppress(BaseException):  # user code may have closed or replaced them
@@ -75,8 +83,17 @@ def run(
         os._exit(_BUG)
 
 
-def _attempt(order: Order, pages: Pages, desk: Desk, moving: Callable[[], bool]) -> Message:
-    from whimbrel.runtime_task import run_attempt
+def _attempt(
+    order: Order,
+    pages: Pages,
+    desk: Desk,
+    moving: Callable[[], bool],
+    granted: Callable[[], int] | None,
+) -> Message:
+    from whimbrel.runtime_task import broken, run_attempt
+
+    if granted is not None and (why := hold(granted)):
+        return broken(Failure(Owner.SYSTEM, "no_renewal", f"not started: {why}"))
 
     def noted(artifact: Artifact, at: int) -> None:
         desk.put("saved", {"artifact": plain(artifact), "at": at})

@@ -88,8 +88,8 @@ def artifact(data: bytes, uri: str = "s3://peer/in") -> Artifact:
 
 def test_an_order_says_what_is_wrong_with_it(server: ObjectServer) -> None:
     assert Order.of(order(server), now_ns=0).key == ("x", "n", 1, 2)
-    with pytest.raises(ValueError, match="version 2"):
-        Order.of(order(server).replace(b'"v": 1', b'"v": 2'), now_ns=0)
+    with pytest.raises(ValueError, match="version 3"):
+        Order.of(order(server).replace(b'"v": 1', b'"v": 3'), now_ns=0)
     with pytest.raises(ValueError, match="not an order"):
         Order.of(b'{"v": 1}', now_ns=0)
     with pytest.raises(ValueError, match="Expecting"):
