@@ -8,6 +8,7 @@ import ast
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -42,13 +43,18 @@ class Mutation:
     def _span(self, text: str) -> tuple[int, int]:
         if not self.within:
             return 0, len(text)
-        found = [node for name, node in functions(ast.parse(text)) if name == self.within]
+        found = [node for name, node in functions(parsed(text)) if name == self.within]
         if len(found) != 1:
             raise Unfit(f"{self.name}: {self.file} has {len(found)} functions {self.within!r}")
         lines = text.splitlines(keepends=True)
         first, last = found[0].lineno - 1, found[0].end_lineno or 0
         start = len("".join(lines[:first]))
         return start, start + len("".join(lines[first:last]))
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def functions(

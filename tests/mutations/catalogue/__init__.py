@@ -8,6 +8,7 @@ from tests.mutations.catalogue import (
     endings,
     exclusive,
     fence,
+    leaving,
     movement,
     planned,
     residency,
@@ -28,4 +29,5 @@ MUTATIONS = (
     *router.MUTATIONS,
     *session.MUTATIONS,
     *agent.MUTATIONS,
+    *leaving.MUTATIONS,
 )
