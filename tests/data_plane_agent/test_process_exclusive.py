@@ -10,10 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from whimbrel.runtime_frames import Message
 from whimbrel.runtime_timer import boottime_ns
+from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Owner
 
 from data_plane_agent.launcher import Finished, Found
+from data_plane_agent.process_answers import parts_of
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.workers import EXIT_SECONDS
 from tests.data_plane_agent.exclusive_under_test import (
@@ -252,6 +255,30 @@ async def test_one_from_before_goes_on_once_it_is_claimed(
     assert list((region.root / "agent" / "spool").iterdir())
     launcher.taken([end.key])
     assert not list((region.root / "agent" / "spool").iterdir())
+    await launcher.close(kill=True)
+
+
+async def test_an_answer_on_disk_waits_for_its_worker_to_go(region: Region, mark: Path) -> None:
+    pid, _ = await agent_killed(region, "stamps", seconds=60)
+    key = parts_of(exclusive("stamps", mark).key)
+    answer: Message = {
+        "t": "done",
+        "value": '{"o0":1}',
+        "digest": "v",
+        "artifacts": [],
+        "offloaded": None,
+    }
+    about = {"k": key, "d": "digest of n", "s": 1, "e": 2, "stdout": None, "stderr": None}
+    spool_file(region.root / "agent", key).write_text(json.dumps(answer | about))
+    launcher = region.launcher()
+    await launcher.open()
+    events = launcher.watch()
+    await anext(events)
+    end = asyncio.create_task(one_end(events))
+    _, still = await asyncio.wait([end], timeout=0.3)
+    assert still
+    os.kill(pid, signal.SIGKILL)
+    assert isinstance(await end, Finished)
     await launcher.close(kill=True)
 
 

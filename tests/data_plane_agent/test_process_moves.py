@@ -112,6 +112,7 @@ async def test_a_connection_lost_in_a_task_runs_nothing_twice(region: Region) ->
     assert set(ends(await until_ended(events, 1))) == {"then"}
     assert await appears_line(then) == pid
     assert mark.read_text() == f"{pid}\n0\n"
+    assert not worker.lost_at  # it is back: not to be buried
     await launcher.close(kill=True)
 
 
