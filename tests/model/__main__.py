@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     states, seconds = sum(f.states for f in done), sum(f.seconds for f in done)
     print(f"{len(done)} scenarios, {states} states, {seconds:.0f} s of work")
     if options.json:
-        Path(options.json).write_text(json.dumps([as_json(f) for f in done], indent=1) + "\n")
+        rules = {one.setup.name: one for one in (*MUTATIONS, *UNSEEN)}
+        said = [as_json(found, rules.get(found.setup.name)) for found in done]
+        Path(options.json).write_text(json.dumps(said, indent=1) + "\n")
     return int(any(found.breach.split(" ")[0] != expected[found.setup.name] for found in done))
 
 

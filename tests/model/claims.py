@@ -103,11 +103,12 @@ def asked(setup: Setup, s: State, at: int, run: int, epoch: int) -> Step:
         over = row.released or row.phase in TERMINAL
         if newest and not over and (row.epoch, row.owner) == (epoch, cluster):
             breach = "CLAIM the owner's newest session is refused"
-        answer = (epoch, False, NOTHING, NOTHING, NOTHING)
+        answer = (epoch, False, NOTHING, NOTHING, NOTHING, 0)
     else:
         shows = "claim_shows" not in setup.off
         a, b = (ledger.live(raised, node) if shows else NOTHING for node in (A, B))
-        answer = (epoch, True, a, b, raised.outputs[B].reads if b else NOTHING)
+        opened = 0 if "claim_gates" in setup.off else raised.opened
+        answer = (epoch, True, a, b, raised.outputs[B].reads if b else NOTHING, opened)
         breach = of_row(row, raised)
         if agent.state == "DRAINING":
             breach = "DRAIN a draining agent claims new work"
@@ -120,7 +121,7 @@ def asked(setup: Setup, s: State, at: int, run: int, epoch: int) -> Step:
 def answered(setup: Setup, s: State, at: int, run: int) -> Step:
     agent, cluster = s.agents[at], setup.clusters[at]
     hold = agent.holds[run]
-    epoch, granted, a, b, reads = hold.answer
+    epoch, granted, a, b, reads, opened = hold.answer
     if not granted:
         told = hold.told
         if told and told[0] <= epoch:
@@ -151,7 +152,7 @@ def answered(setup: Setup, s: State, at: int, run: int) -> Step:
             if 0 < pod.armed < agent.session:
                 pod = pod._replace(armed=agent.session)
         kept.append(pod)
-    fresh = Hold(epoch, hold.told, NOTHING, (a, b))
+    fresh = Hold(epoch, hold.told, NOTHING, (a, b), opened)
     after = agent._replace(holds=changed(agent.holds, run, fresh))
     what = ("takes up what Claim answered", at, "run", run, "epoch", epoch)
     return Step(what, held(s._replace(pods=bag(kept)), at, after))
@@ -179,6 +180,7 @@ def pushed(setup: Setup, s: State, at: int, run: int) -> Steps:
             (key.epoch, key.want, key.gate),
             hold.answer if hold.answer and hold.answer[0] >= key.epoch else NOTHING,
             hold.known if stays else (NOTHING, NOTHING),
+            hold.opened if stays else 0,
         )
         upto = key.epoch if key.want == "cancel" else key.epoch - 1
         pods = stopped(s.pods, cluster=cluster, run=run, upto=upto)

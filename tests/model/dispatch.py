@@ -7,7 +7,18 @@ Stories `dispatch` (from a launch or the sweeper) and `place` (the end of a take
 from tests.model import etcd, ledger
 from tests.model.invariants import of_row, of_taking
 from tests.model.setup import Setup
-from tests.model.state import TERMINAL, Key, Late, State, Story, bag, changed, without
+from tests.model.state import (
+    NOTHING,
+    TERMINAL,
+    Key,
+    Late,
+    Row,
+    State,
+    Story,
+    bag,
+    changed,
+    without,
+)
 from tests.model.step import BEYOND, Step, Steps, left, spent
 
 QUIET = ("QUEUED", "WAITING")
@@ -33,6 +44,8 @@ def dispatch_steps(setup: Setup, s: State) -> Steps:
         match story.step:
             case "read":
                 yield from placed(setup, s, story)
+            case "watch":
+                yield from watches(s, story)
             case "fence":
                 yield from fenced(setup, s, story)
             case _:
@@ -57,13 +70,18 @@ def placed(setup: Setup, s: State, story: Story) -> Steps:
         ours = row.epoch == story.epoch and (not row.owner or unclaimed)
         ours = ours or (not row.owner and row.phase in QUIET)
     else:
-        quiet = row.phase in QUIET or "dispatch_quiet" in setup.off
-        ours = (not row.owner and quiet) or unclaimed
+        left_alone = row.phase == "MOVING" and "dispatch_quiet" not in setup.off
+        ours = (not row.owner or unclaimed) and not left_alone
     if row.phase in TERMINAL or not ours:
         yield Step(("nothing to place", "run", story.run), to(s, story, None))
         return
     if row.epoch >= setup.epochs:
         yield BEYOND
+        return
+    if may_live(setup, story.run, row) and story.watched[:1] != (row.epoch,):
+        over = tuple(n - bool(live) for n, live in zip(s.sessions, s.live, strict=True))
+        watching = story._replace(step="watch", watched=(row.epoch, *over))
+        yield Step(("sees it ownerless, waits W", "run", story.run), to(s, story, watching))
         return
     anywhere = False
     for cluster in setup.numbers:
@@ -75,6 +93,7 @@ def placed(setup: Setup, s: State, story: Story) -> Steps:
                 cluster=cluster,
                 owner=row.owner,
                 session=row.session,
+                watched=NOTHING,
             )
             yield Step(("chooses", cluster, "run", story.run), to(s, story, new))
     if not anywhere:
@@ -82,6 +101,22 @@ def placed(setup: Setup, s: State, story: Story) -> Steps:
         if not row.owner:
             after = after._replace(rows=changed(s.rows, story.run, row._replace(phase="WAITING")))
         yield Step(("no cluster will do: WAITING", "run", story.run), after)
+
+
+def may_live(setup: Setup, run: int, row: Row) -> bool:
+    """Has nobody said that the last copy of this exclusive run was stopped?"""
+    exclusive = setup.classes[run] == "exclusive" and "wait_exclusive" not in setup.off
+    return exclusive and not row.owner and row.epoch > 0 and not row.released
+
+
+def watches(s: State, story: Story) -> Steps:
+    """W by this process's own clock: what was over when it began to watch is certainly dead."""
+    row, (epoch, *over) = s.rows[story.run], story.watched
+    if row.owner or row.epoch != epoch:
+        new = story._replace(step="read", watched=NOTHING)
+        yield Step(("it is somebody's, no need to wait", "run", story.run), to(s, story, new))
+    elif all(now >= then for now, then in zip(s.over, over, strict=True)):
+        yield Step(("W is over", "run", story.run), to(s, story, story._replace(step="read")))
 
 
 def fenced(setup: Setup, s: State, story: Story) -> Steps:
@@ -114,6 +149,6 @@ def fenced(setup: Setup, s: State, story: Story) -> Steps:
 
 def assigned(setup: Setup, s: State, story: Story) -> Steps:
     what = ("assigns", "run", story.run, "epoch", story.epoch, "to cluster", story.cluster)
-    key = Key(story.epoch, story.cluster, "run", s.rows[story.run].gate)
+    key = Key(story.epoch, story.cluster, "run", 0)
     late = Late("put", story.run, story.epoch, story.cluster, "run", 0, key.gate)
     yield from did(s, what, late, after=etcd.put(setup, to(s, story, None), story.run, key))

@@ -6,13 +6,16 @@ Walked by `explore.py`; starts the stories of `dispatch.py`.
 from tests.model import etcd, ledger
 from tests.model.dispatch import QUIET
 from tests.model.invariants import of_row
-from tests.model.setup import Setup
+from tests.model.setup import Setup, initial
 from tests.model.state import (
+    LEVEL,
     NO_HOLD,
     NOTHING,
     TERMINAL,
     Agent,
+    Key,
     Late,
+    Row,
     State,
     Story,
     Value,
@@ -42,7 +45,9 @@ def sweep_steps(setup: Setup, s: State) -> Steps:
         if not busy and row.owner and not row.session and "sweep_unclaimed" not in setup.off:
             story = Story("dispatch", run, "read")
             key = s.keys[run]
-            if not s.live[row.owner - 1] or not key or key.epoch < row.epoch:
+            if row.phase == "MOVING":
+                pass
+            elif not s.live[row.owner - 1] or not key or not told_by(key, row):
                 yield begin(s, story, "T_claim is over")
             elif left(s, "slow"):
                 step = begin(s, story, "T_claim is over, the agent only slow")
@@ -51,7 +56,16 @@ def sweep_steps(setup: Setup, s: State) -> Steps:
             yield begin(
                 s, Story("place", run, "read", row.epoch), "sweeper places what is nobody's"
             )
+        asked = row.owner and row.phase == "MOVING" and "sweep_quiesced" not in setup.off
+        if not busy and asked:
+            story = Story("migration", run, "ask", row.epoch, row.owner, row.owner)
+            yield begin(s, story, "its owner was asked to let go, and no story waits")
         yield from keys(setup, s, run)
+
+
+def told_by(key: Key, row: Row) -> bool:
+    """After a restore the key of this epoch may name another cluster."""
+    return key.epoch >= row.epoch and key.cluster == row.owner
 
 
 def begin(s: State, story: Story, why: str) -> Step:
@@ -63,10 +77,17 @@ def keys(setup: Setup, s: State, run: int) -> Steps:
     row, key = s.rows[run], s.keys[run]
     if "sweep_keys" in setup.off or not row.owner:
         return
-    # The key says also which gates are open, so one that lags behind counts as missing.
-    if key and (key.epoch > row.epoch or (key.epoch == row.epoch and key.gate >= row.gate)):
+    if key and key.epoch > row.epoch and "restore_raises" not in setup.off:
+        raised = ledger.above(row, key.epoch)
+        after = s._replace(rows=changed(s.rows, run, raised))
+        yield Step(("finds a key above its row", "run", run), after, False, of_row(row, raised))
         return
-    late = Late("put", run, row.epoch, row.owner, "run", 0, row.gate)
+    want = "run" if "keys_want" in setup.off else row.want
+    # A key whose level lags behind the row's counts as missing.
+    lags = key and key.epoch == row.epoch and (key.gate < row.gate or LEVEL[key.want] < LEVEL[want])
+    if key and key.epoch >= row.epoch and not lags:
+        return
+    late = Late("put", run, row.epoch, row.owner, want, 0, row.gate)
     if late not in s.late:
         yield Step(("reads the row to write its key again", "run", run), etcd.later(s, late))
 
@@ -78,6 +99,15 @@ def world_steps(setup: Setup, s: State) -> Steps:
     if left(s, "wipe"):
         none = s._replace(live=(0,) * len(s.live), keys=(NOTHING,) * len(s.keys))
         yield Step(("etcd loses everything",), spent(none, "wipe"), True)
+    if left(s, "restore") and not any(row.phase in TERMINAL for row in s.rows):
+        rows = initial(setup).rows
+        # What is lost within an epoch, or was only refused, shows by no number: see ADR-0009.
+        if all(
+            now.session and now.epoch > then.epoch and key and key.epoch == now.epoch
+            for now, then, key in zip(s.rows, rows, s.keys, strict=True)
+        ):
+            after = spent(s._replace(rows=rows), "restore")
+            yield Step(("SQL is restored from its first backup",), after, True)
     if left(s, "lose"):
         for cluster in setup.numbers:
             lost: set[Value] = set()
@@ -100,7 +130,8 @@ def world_steps(setup: Setup, s: State) -> Steps:
             breach = "" if "terminal_raises" in setup.off else of_row(row, ended)
             yield Step(("a user cancels", "run", run), spent(after, "cancel"), True, breach)
         if left(s, "gate") and row.phase not in TERMINAL:
-            opened = s._replace(rows=changed(s.rows, run, row._replace(gate=row.gate + 1)))
+            raised = row._replace(gate=row.gate + 1, opened=1)
+            opened = s._replace(rows=changed(s.rows, run, raised))
             yield Step(("a user opens the gate", "run", run), spent(opened, "gate"))
 
 

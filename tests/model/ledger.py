@@ -30,6 +30,25 @@ def fence(
         decision=decision,
         phase="ASSIGNED" if cluster else "MOVING",
         released=0,
+        want="run",
+        gate=0,
+    )
+
+
+def quiesced(setup: Setup, row: Row, *, epoch: int, cluster: int) -> Row | None:
+    """Its owner is asked to let go; None = it is not what the story began with."""
+    if row.phase in TERMINAL or not row.owner:
+        return None
+    if (row.epoch, row.owner) != (epoch, cluster) and "quiesce_compare" not in setup.off:
+        return None
+    want = "run" if "row_wants" in setup.off else "quiesce"
+    return row._replace(want=want, phase="MOVING")
+
+
+def above(row: Row, seen: int) -> Row:
+    """SQL was restored and is behind what was acknowledged: above that, and nobody's."""
+    return handed_back(row._replace(epoch=seen))._replace(
+        decision=("restored", seen + 1), released=0
     )
 
 
@@ -40,7 +59,7 @@ def claim(setup: Setup, row: Row, *, epoch: int, cluster: int, session: int) -> 
     if row.owner != cluster or row.session > session:
         return None
     raised = row.session if "claim_raises" in setup.off and row.session else session
-    return row._replace(session=raised, phase="RUNNING")
+    return row._replace(session=raised, phase="MOVING" if row.want == "quiesce" else "RUNNING")
 
 
 def owns(setup: Setup, row: Row, *, epoch: int, cluster: int, session: int) -> bool:
@@ -98,7 +117,7 @@ def commit(
                 return row, "INCOMPLETE", NOTHING
             return ended(setup, row, "SUCCEEDED"), "COMMITTED", NOTHING
         case "released" | "no_room":
-            phase = "MOVING" if event.kind == "released" else "WAITING"
+            phase = "MOVING" if row.phase == "MOVING" else "WAITING"
             row = row._replace(released=event.epoch)
             if "released_clears" not in setup.off:
                 row = row._replace(owner=0, session=0, phase=phase)
@@ -122,7 +141,9 @@ def handed_back(row: Row) -> Row:
         session=0,
         decision=("unreadable", row.epoch + 1),
         phase="WAITING",
-        released=0,
+        released=row.epoch + 1,
+        want="run",
+        gate=0,
     )
 
 

@@ -30,7 +30,10 @@ def world(classes: tuple[str, ...] = IDEM, *off: str, **settings: object) -> Set
 
 
 TWINS = world(IDEM, clusters=(1, 1), faults={"twin": 2}, sessions=4)
-RACE = world(EXCL, started=False, faults={"second": 1, "cut": 1}, epochs=3, sessions=1)
+RACE = world(EXCL, started=False, faults={"second": 1, "pause": 1}, epochs=3, sessions=1)
+TWO_LOST = world(("idempotent", "idempotent"), clusters=THREE, faults={"dead": 2}, live=False)
+ASKED = {"migrate": 1, "forgotten": 1}
+RESTORED = world(IDEM, faults={"cut": 1, "restore": 1}, sessions=2)
 
 MUTATIONS = (
     Mutation("fence_compare", "I6", world(EXCL, started=False, faults={"second": 1})),
@@ -45,11 +48,9 @@ MUTATIONS = (
     Mutation("released_last", "I6", world(EXCL, faults={"squeezed": 1})),
     Mutation("terminal_raises", "I3", world(IDEM, faults={"cancel": 1})),
     Mutation("reuse_digest", "I10", world(IDEM, faults={"crash": 1, "torn": 1})),
-    Mutation("conflict_drops", "I10", TWINS),
-    Mutation("fenced_drops", "I10", TWINS),
+    Mutation("objection_drops", "I10", TWINS),
     Mutation("batch_stops", "I10", TWINS),
     Mutation("unreadable", "I8", world(IDEM, faults={"migrate": 1, "lose": 1})),
-    Mutation("dispatch_quiet", "I6", RACE),
     Mutation("assign_after", "I4", world(IDEM, started=False)),
     Mutation("put_compare", "KEY", world(IDEM, started=False, faults={"cut": 1, "copy": 1})),
     Mutation("adopt_after", "I6", world(EXCL, faults={"crash": 1})),
@@ -60,24 +61,46 @@ MUTATIONS = (
     Mutation("cursor_own", "I8", world(IDEM, faults={"cut": 1, "squeezed": 1})),
     Mutation("gap", "I8", world(IDEM, faults={"early": 1})),
     Mutation("guard", "HOLD", world(IDEM, clusters=THREE, faults={"dead": 2})),
+    Mutation("guard_each", "HOLD", TWO_LOST),
     Mutation("hold_ends", "I8", world(IDEM, clusters=THREE, faults={"dead": 2}, sessions=2)),
     Mutation("place_regions", "I9", world(IDEM, started=False, allowed=frozenset({1}))),
     Mutation("migrate_regions", "I9", world(IDEM, faults={"migrate": 1}, allowed=frozenset({1}))),
     Mutation("pinned_stays", "PINNED", world(PIN, faults={"crash": 1})),
     Mutation("orphans", "I8", world(IDEM, clusters=(1, 1), faults={"twin": 1})),
     Mutation("drain_claims", "DRAIN", world(IDEM, started=False, faults={"drain": 1})),
-    Mutation("drain_order", "I5", world(IDEM, faults={"drain": 1})),
+    Mutation("saved_first", "I5", world(IDEM, faults={"drain": 1})),
     Mutation("drain_empty", "DRAIN", world(IDEM, faults={"drain": 1})),
     Mutation("gate_waits", "GATE", world(IDEM, faults={"gate": 1}, gated=True)),
+    Mutation("claim_gates", "I8", world(IDEM, faults={"gate": 1, "cut": 1}, gated=True)),
+    Mutation("quiesce_compare", "QUIESCE", world(IDEM, faults={"migrate": 1, "cut": 1})),
+    Mutation("restore_raises", "I8", RESTORED),
     Mutation("sweep_keys", "I8", world(IDEM, faults={"wipe": 1})),
     Mutation("sweep_moving", "I8", world(IDEM, faults={"cut": 1, "forgotten": 1})),
 )
 
 UNSEEN = (
     Mutation(
+        "sweep_quiesced", "", world(IDEM, faults=ASKED),
+        "the keys are written again with what the row wants, and who hears that lets go",
+    ),
+    Mutation(
+        "keys_want", "", world(IDEM, "sweep_quiesced", faults=ASKED),
+        "an owner that is not told goes on and ends the run: only the move does not happen",
+    ),
+    Mutation(
+        "row_wants", "", world(IDEM, faults=ASKED),
+        "a story that waits puts its level again; one that is forgotten moves nothing, and the run "
+        "ends where it is",
+    ),
+    Mutation(
+        "dispatch_quiet", "", RACE,
+        "the fence decides between a dispatcher and the story, and whoever places exclusive work "
+        "waits W by itself; it is for the operator's choice of a target",
+    ),
+    Mutation(
         "complete", "", TWINS,
-        "an agent says SUCCEEDED last and forgets it after an objection; where `fenced_drops` is "
-        "left out, too, a run succeeds without its outputs",
+        "an agent says SUCCEEDED last and forgets it after an objection; where `objection_drops` "
+        "is left out, too, a run succeeds without its outputs",
     ),
     Mutation(
         "want_rises", "", world(IDEM, faults={"migrate": 1, "copy": 1}),

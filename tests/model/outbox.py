@@ -12,6 +12,7 @@ from tests.model.invariants import of_owner, of_row
 from tests.model.setup import Setup
 from tests.model.state import (
     NOTHING,
+    TERMINAL,
     Event,
     Flight,
     State,
@@ -111,6 +112,10 @@ def record(setup: Setup, s: State, flight: Flight) -> tuple[State, Any, str]:
         return s, "GAP", ""
     if flight.number <= at:
         return s, ledger.repeated(row, event), ""
+    if row.epoch < event.epoch and row.phase not in TERMINAL and "restore_raises" not in setup.off:
+        raised = ledger.above(row, event.epoch)
+        s = s._replace(rows=changed(s.rows, event.run, raised))
+        return advanced(setup, s, flight), ("FENCED", NOTHING), of_row(row, raised)
     after, verdict, kept = ledger.commit(
         setup, row, event, cluster=flight.cluster, session=flight.session
     )
@@ -119,7 +124,9 @@ def record(setup: Setup, s: State, flight: Flight) -> tuple[State, Any, str]:
         breach = of_row(row, after, written_at=event.epoch) or of_owner(
             s, event, cluster=flight.cluster, session=flight.session, clusters=setup.clusters
         )
-    if event.kind == "saved" and verdict == "FENCED" and row.released == event.epoch == row.epoch:
+    released = row.released == event.epoch == row.epoch
+    newest = flight.session == s.sessions[flight.cluster - 1]
+    if event.kind == "saved" and verdict == "FENCED" and released and newest:
         breach = "I5 a checkpoint is refused, because RELEASED came before it"
     moved = s._replace(rows=changed(s.rows, event.run, after))
     return advanced(setup, moved, flight), (verdict, kept), breach

@@ -15,6 +15,7 @@ from tests.model.state import NOTHING, TERMINAL, Event, Row
 
 FIRST = Row(0, 0, 0, NOTHING, "QUEUED", 0, (NOTHING, NOTHING), (0, 0), 0, "run", 0)
 ENDS = {"succeeded": "SUCCEEDED", "failed": "FAILED", "cancelled": "ABORTED"}
+NO_LINE = Line(-1, "", "", "")
 REMARKS = ("held", "refused", "stayed")
 """Said of a run, without a change to its row."""
 
@@ -33,7 +34,7 @@ class Replay:
     names: dict[str, int] = field(default_factory=dict[str, int])
     claims: set[tuple[int, str, int]] = field(default_factory=set[tuple[int, str, int]])
     free: set[int] = field(default_factory=set[int])
-    before: Line = Line(-1, "", "", "")
+    before: Line = NO_LINE
 
     def number(self, cluster: str) -> int:
         return self.names.setdefault(cluster, len(self.names) + 1) if cluster else 0

@@ -7,7 +7,8 @@ from typing import Any
 
 from tests.model.explore import Found, steps
 from tests.model.invariants import NAMES
-from tests.model.setup import Setup, initial
+from tests.model.mutations import Mutation
+from tests.model.setup import RULES, Setup, initial
 from tests.model.state import State
 
 HEAD = f"{'scenario':<26}{'states':>9}{'transitions':>13}{'depth':>7}{'seconds':>9}  {'result':<28}"
@@ -33,8 +34,20 @@ def checked(setup: Setup) -> list[str]:
     return [name for name in NAMES if name in names]
 
 
-def as_json(found: Found) -> dict[str, Any]:
-    return {
+def as_json(found: Found, mutation: Mutation | None = None) -> dict[str, Any]:
+    """`mutation`: the rule that was left out. `caught`: the named invariant broke; `why`: what
+    holds instead of a rule without which nothing breaks."""
+    left_out: dict[str, Any] = {}
+    if mutation is not None:
+        broke = found.breach.split(" ")[0]
+        left_out = {
+            "rule": mutation.rule,
+            "rule_says": RULES[mutation.rule],
+            "breaks": mutation.breaks,
+            "caught": broke != "" and broke == mutation.breaks,
+            "why": mutation.why,
+        }
+    return left_out | {
         "scenario": found.setup.name,
         "rules_off": sorted(found.setup.off),
         "states": found.states,

@@ -24,6 +24,7 @@ FAULTS = {
     "dead": "a cluster is lost for good",
     "restart": "the control plane dies between two steps of a story",
     "forgotten": "Temporal forgets a story",
+    "restore": "SQL's rows go back to what they were at the beginning",
     "second": "two dispatchers take up one run",
     "retry": "a story runs twice at once",
     "slow": "T_claim ends while an agent is only slow",
@@ -52,36 +53,42 @@ RULES = {
     "terminal_raises": "an end raises the epoch",
     "complete": "no success before every output is live",
     "reuse_digest": "an attempt is adopted only if it read what is the input now",
-    "conflict_drops": "after CONFLICT the agent forgets what it made from its own output",
-    "fenced_drops": "after an objection the agent forgets what it said of that run afterwards",
+    "objection_drops": "after an objection the agent forgets what it said of that run afterwards",
     "batch_stops": "in a batch, nothing of a run is taken after an objection",
     "unreadable": "an unreadable input hands the run back, and takes what was made from it along",
     "dispatch_quiet": "a dispatcher leaves alone what a story is moving",
+    "quiesce_compare": "a migration asks only the owner and epoch that it began with to let go",
+    "keys_want": "a key that is written again says what the row wants",
+    "row_wants": "what a migration wants of the owner is written in the row",
     "assign_after": "an assignment is written after its fence",
     "put_compare": "a put to etcd never replaces a newer epoch",
     "want_rises": "within an epoch `want` only rises",
     "delete_compare": "a delete never removes a newer epoch",
     "adopt_after": "found attempts are adopted only after Claim",
-    "wait_exclusive": "exclusive work waits W after its session's end",
+    "wait_exclusive": "who places exclusive work has seen it ownerless for W, if not released",
     "lease_at_start": "an exclusive task starts only under a live lease",
     "predecessor": "a new session waits for its predecessor's deadline + W",
     "numbers_anew": "a new session counts its events from 1",
     "cursor_own": "each session has a cursor of its own",
     "gap": "a batch that leaves a number out is refused",
     "guard": "a takeover holds while most clusters are gone",
+    "guard_each": "a failover looks again before each batch",
     "hold_ends": "the hold ends after hold_max",
     "place_regions": "placement obeys the allowed regions",
     "migrate_regions": "an operator's migrate obeys them, too",
     "pinned_stays": "pinned work is never replaced automatically",
     "orphans": "attempts of a refused or released epoch are deleted whoever started them",
     "drain_claims": "a draining agent claims nothing new",
-    "drain_order": "a checkpoint goes to the outbox before RELEASED",
+    "saved_first": "a checkpoint goes to the outbox before RELEASED",
     "drain_empty": "a draining agent leaves when it holds nothing",
     "gate_waits": "a node behind a gate waits for it",
+    "claim_gates": "Claim answers which gates are open",
     "gate_rises": "within an epoch the gate of a key only rises",
     "sweep_keys": "missing keys are written again",
     "sweep_unclaimed": "what nobody claims is placed again",
     "sweep_moving": "what nobody owns is placed by the sweeper",
+    "sweep_quiesced": "an owner asked to let go by a story that is gone gets a story again",
+    "restore_raises": "what is above its row raises that above it, to nobody",
 }
 
 
@@ -110,13 +117,17 @@ class Setup:
     def twins(self, cluster: int) -> bool:
         return self.clusters.count(cluster) > 1
 
+    def restored(self, left: int) -> bool:
+        """Have SQL's rows gone back? `left`: how often they may yet."""
+        return left < self.faults.get("restore", 0)
+
     def allows(self, cluster: int) -> bool:
         return self.allowed is None or cluster in self.allowed
 
 
 def initial(setup: Setup) -> State:
     runs = len(setup.classes)
-    row = Row(0, 0, 0, NOTHING, "QUEUED", 0, (NOTHING, NOTHING), (0, 0), 0)
+    row = Row(0, 0, 0, NOTHING, "QUEUED", 0, (NOTHING, NOTHING), (0, 0), 0, "run", 0)
     key: tuple[object, ...] = NOTHING
     hold = NO_HOLD
     if setup.started:

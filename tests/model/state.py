@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 A, B = 0, 1
 """The graph of every run: node B reads what node A made."""
 NOTHING: tuple[Any, ...] = ()
-TERMINAL = ("SUCCEEDED", "ABORTED")
+TERMINAL = ("SUCCEEDED", "FAILED", "ABORTED")
 LEVEL = {"run": 0, "quiesce": 1, "cancel": 2}
 
 
@@ -33,7 +33,8 @@ class Output(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A run in SQL. `owner` 0 = nobody, `session` 0 = unclaimed; `saved` epochs of checkpoints."""
+    """A run in SQL. `owner` 0 = nobody, `session` 0 = unclaimed; `saved` epochs of checkpoints;
+    `want` and `gate` are the level of its key at this epoch, `opened` is the fact of the gate."""
 
     epoch: int
     owner: int
@@ -44,6 +45,8 @@ class Row(NamedTuple):
     outputs: tuple[Any, Any]
     saved: tuple[int, int]
     gate: int
+    want: str
+    opened: int
 
 
 class Key(NamedTuple):
@@ -57,12 +60,14 @@ class Key(NamedTuple):
 
 class Hold(NamedTuple):
     """What an agent's memory has of one run: the epoch it `claimed`, the (epoch, want, gate) it
-    was `told`, the ledger's `answer` not yet read, and the values it knows of A and B."""
+    was `told`, the ledger's `answer` not yet read, the values it knows of A and B, and whether the
+    Claim found the gate `opened`."""
 
     claimed: int
     told: tuple[Any, ...]
     answer: tuple[Any, ...]
     known: tuple[Any, Any]
+    opened: int = 0
 
 
 class Event(NamedTuple):
@@ -103,7 +108,8 @@ class Pod(NamedTuple):
 
 class Story(NamedTuple):
     """A program of the control plane, interrupted between two steps: dispatch, takeover, place
-    (dispatch at the end of a takeover) or migration; the rest is what it remembers."""
+    (dispatch at the end of a takeover) or migration; the rest is what it remembers. `watched`: at
+    which epoch it saw the run ownerless first, and which sessions were over then."""
 
     kind: str
     run: int
@@ -113,6 +119,7 @@ class Story(NamedTuple):
     owner: int = 0
     session: int = 0
     lost: int = 0
+    watched: tuple[Any, ...] = NOTHING
 
 
 class Late(NamedTuple):

@@ -25,7 +25,14 @@ def suspect_steps(setup: Setup, s: State) -> Steps:
             told = sum(one.run == run and one.kind in ("takeover", "place") for one in s.stories)
             if told and not (told == 1 and left(s, "retry")):
                 continue
-            story = Story("takeover", run, "look", cluster=cluster, lost=s.sessions[cluster - 1])
+            lost = s.sessions[cluster - 1]
+            # As if one look before the first batch of a failover were enough for all of them.
+            looked = "guard_each" in setup.off and any(
+                one.kind == "takeover" and one.step != "look" and one.cluster == cluster
+                for one in s.stories
+            )
+            step = "unguarded" if looked else "look"
+            story = Story("takeover", run, step, cluster=cluster, lost=lost)
             after = s._replace(stories=bag((*s.stories, story)))
             after = spent(after, "retry") if told else after
             yield Step(("suspected", cluster, "run", run), after, bool(told))
@@ -36,7 +43,7 @@ def takeover_steps(setup: Setup, s: State) -> Steps:
         if story.kind != "takeover":
             continue
         match story.step:
-            case "look":
+            case "look" | "unguarded":
                 yield from looks(setup, s, story)
             case "read":
                 yield reads(setup, s, story)
@@ -44,12 +51,11 @@ def takeover_steps(setup: Setup, s: State) -> Steps:
                 yield from fences(setup, s, story)
             case "declare":
                 what = ("declares what can't be read", "run", story.run)
-                after = etcd.declare(
-                    setup, to(s, story, story._replace(step="wait")), story.run, story.epoch
-                )
+                place = Story("place", story.run, "read", story.epoch)
+                after = etcd.declare(setup, to(s, story, place), story.run, story.epoch)
                 yield from did(s, what, Late("declare", story.run, story.epoch), after=after)
             case _:
-                yield from waits(setup, s, story)
+                raise AssertionError(story.step)
 
 
 def looks(setup: Setup, s: State, story: Story) -> Steps:
@@ -57,7 +63,7 @@ def looks(setup: Setup, s: State, story: Story) -> Steps:
     if not many_gone(setup, s):
         yield Step(("one loss, not many: takeover begins", "run", story.run), begun)
         return
-    if "guard" in setup.off:
+    if "guard" in setup.off or story.step == "unguarded":
         breach = "HOLD a takeover begins while most clusters are gone"
         yield Step(("takeover begins", "run", story.run), begun, False, breach)
     if "hold_ends" not in setup.off:
@@ -105,12 +111,3 @@ def too_late(row: Row, new: Row, story: Story) -> str:
     if row != new and row.session > story.lost:
         return "I2 a takeover takes a run from a later session than the lost one"
     return ""
-
-
-def waits(setup: Setup, s: State, story: Story) -> Steps:
-    """Only exclusive work waits until its old copy must be dead."""
-    exclusive = setup.classes[story.run] == "exclusive" and "wait_exclusive" not in setup.off
-    if exclusive and s.over[story.cluster - 1] < story.session:
-        return
-    place = Story("place", story.run, "read", story.epoch)
-    yield Step(("W is over" if exclusive else "goes on", "run", story.run), to(s, story, place))

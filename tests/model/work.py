@@ -23,7 +23,7 @@ from tests.model.state import (
     changed,
     without,
 )
-from tests.model.step import Step, Steps, left, spent, stopped
+from tests.model.step import AT, Step, Steps, left, spent, stopped
 
 WORKING = ("ACTIVE", "JEOPARDY", "DRAINING")
 LETTING_GO = ("released", "no_room", "unreachable")
@@ -73,10 +73,9 @@ def starts(setup: Setup, s: State, at: int, run: int) -> Steps:
             return
         if agent.session <= s.over[cluster - 1] and "lease_at_start" not in setup.off:
             return
-    if setup.gated and "gate_waits" not in setup.off and (not hold.told or not hold.told[2]):
-        nodes = (A,)
-    else:
-        nodes = (A, B)
+    opened = hold.opened or (hold.told and hold.told[2])
+    shut = setup.gated and not opened and "gate_waits" not in setup.off
+    nodes = (A,) if shut else (A, B)
     zombie = agent.session < s.sessions[cluster - 1]
     for node in nodes:
         if hold.known[node] or (node == B and (not a or a in s.lost)) or (node == A and b):
@@ -85,7 +84,9 @@ def starts(setup: Setup, s: State, at: int, run: int) -> Steps:
         if any(p.epoch == hold.claimed and (not zombie or p.agent == at + 1) for p in mine):
             continue
         breach = of_start(s.rows[run], node, epoch=hold.claimed, cluster=cluster)
-        if setup.gated and node == B and not s.rows[run].gate:
+        if setup.restored(s.faults[AT["restore"]]):
+            breach = ""
+        if setup.gated and node == B and not s.rows[run].opened:
             breach = "GATE B starts although its gate is closed"
         pod = Pod(
             cluster=cluster,
@@ -162,17 +163,17 @@ def releases(setup: Setup, s: State, at: int, run: int) -> Steps:
 
 
 def released(setup: Setup, s: State, at: int, run: int, kind: str) -> Step:
-    """Attempts are stopped; a draining agent lets each save a checkpoint first."""
+    """Attempts are stopped; one that is asked to let go lets each save a checkpoint first."""
     agent, cluster = s.agents[at], setup.clusters[at]
     hold = agent.holds[run]
     epoch = hold.claimed
     events = [Event(kind, run, 0, epoch, NOTHING, NOTHING)]
-    if agent.state == "DRAINING":
+    if agent.state == "DRAINING" or kind == "released":
         nodes = sorted(
             {p.node for p in s.pods if (p.cluster, p.run, p.epoch) == (cluster, run, epoch)}
         )
         saved = [Event("saved", run, node, epoch, NOTHING, NOTHING) for node in nodes]
-        events = [*saved, *events] if "drain_order" not in setup.off else [*events, *saved]
+        events = [*saved, *events] if "saved_first" not in setup.off else [*events, *saved]
     after = said(agent, run, NO_HOLD._replace(told=hold.told), *events)
     if "released_last" in setup.off:
         after = after._replace(holds=changed(after.holds, run, hold))
