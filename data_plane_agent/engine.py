@@ -115,7 +115,6 @@ class Engine:
         work = Work()
         self.holdings.assigned(heard, work)
         self.can_claim.set()
-        self._tell(work)
         self._aside.do(self._do(work))
 
     async def drain(self) -> None:
@@ -176,7 +175,7 @@ class Engine:
             self.progress += 1
             self._vitals = (self.load(), self.progress, self.work_pending)
             await self._starting.again()
-            if self._guard.standing.draining and not (self.holdings.runs or self._outbox.waiting):
+            if self._guard.standing.draining and self.reconciled and not self.holdings.runs:
                 self._drained.set()
             # Nobody hears it while we can't commit, and room may come meanwhile.
             if self.holdings.squeezed and self._guard.state.commits and self.reconciled:

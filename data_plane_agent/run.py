@@ -129,8 +129,8 @@ class Run:
 
     def out_of_time(self, work: Work) -> None:
         """What still runs of it, asked to end and to save, is stopped."""
-        if self.leaving is not None and not self.ended:
-            self._end(self.leaving, work)
+        assert self.leaving is not None
+        self._end(self.leaving, work)
 
     def _let_go(self, work: Work) -> None:
         # What it ends with may be on its way to the store.
@@ -148,9 +148,10 @@ class Run:
         self.trials.clear()
 
     def hand_over(self) -> list[Trial]:
-        """Its attempts, which go on; nothing more is said about them or the run."""
+        """Its attempts, which go on; nothing more is said about them or the run, and what has not
+        been started of it is not."""
         self.ended = True
-        trials = list(self.trials.values())
+        trials = [trial for trial in self.trials.values() if trial.given]
         self.trials.clear()
         return trials
 

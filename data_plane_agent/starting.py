@@ -39,11 +39,8 @@ class Starting:
         for one in attempts:
             run = self._holdings.owner(one.key)
             if run is None:
-                if one.key in self._holdings.found:  # its run is in doubt
-                    self._held_back.append(one)
-            elif run.leaving is not None:
                 continue
-            elif not self._outbox.healthy or not self._guard.starts(run.mode):
+            if not self._outbox.healthy or not self._guard.starts(run.mode):
                 self._held_back.append(one)
             elif run.undead_of(one.key.node):
                 self._aside.do(self._after_death(run, one))

@@ -51,6 +51,7 @@ class FakeLauncher:
         self.adopted: list[AttemptKey] = []
         self.unseen = False
         """No death can be told of: `kill` answers Unreachable."""
+        self.asked_to_kill = 0
         self.events: asyncio.Queue[list[AttemptEvent]] = asyncio.Queue()
 
     async def start(self, attempts: Sequence[Attempt]) -> None:
@@ -82,6 +83,7 @@ class FakeLauncher:
         self.quiesced.extend(keys)
 
     async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        self.asked_to_kill += 1
         if self.unseen:
             raise Unreachable("their machine is not seen")
         self.killed.extend(keys)

@@ -84,3 +84,27 @@ async def test_what_was_asked_for_before_is_released_for_that_reason(tmp_path: P
         it.assign(X, want=Want.QUIESCE)
         await it.engine.drain()
         assert ledger.rows[X]["end"] == m.Released("", "quiesced")
+
+
+@virtual
+async def test_what_an_agent_before_it_left_is_let_go_of_too(tmp_path: Path) -> None:
+    ledger = ledger_with(X)
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.launcher.started)
+        ledger.away = True
+        first = it.launcher.started[0]
+        it.launcher.events.put_nowait([finished(first.key, {"o0": 1}, first.input_digest)])
+        await until(lambda: len(it.launcher.started) == 2)
+        await until(lambda: it.outbox.waiting)
+    ledger.away = False
+    async with agent(tmp_path, ledger) as it:
+        draining = asyncio.create_task(it.engine.drain())
+        await asyncio.sleep(10)
+        assert not draining.done()
+        it.join(2)
+        await draining
+        assert ledger.rows[X]["end"] == DRAINED
+        assert list(ledger.rows[X]["outputs"]) == ["n0"]
+        assert it.nodes_started == []

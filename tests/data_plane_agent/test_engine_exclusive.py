@@ -2,7 +2,7 @@
 is dead, let go of only then."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -226,10 +226,59 @@ async def test_who_was_fenced_while_it_waited_for_a_death_says_nothing(tmp_path:
         one.it.assign(X, want=Want.QUIESCE)
         await asyncio.sleep(10)
         one.it.assign(X, want=Want.CANCEL)
-        one.it.launcher.unseen = False
+        await asyncio.sleep(10)
+        asked = one.it.launcher.asked_to_kill
+        assert asked > 1
         await asyncio.sleep(60)
+        assert one.it.launcher.asked_to_kill == asked
         assert ledger.rows[X]["end"] is None
         assert one.it.engine.held() == ()
+
+
+@virtual
+async def test_who_was_fenced_during_the_last_look_says_nothing(tmp_path: Path) -> None:
+    ledger = ledger_with()
+    async with exclusive(tmp_path, ledger) as one:
+        await one.runs()
+        dying, dead = asyncio.Event(), asyncio.Event()
+
+        async def kill(keys: Sequence[AttemptKey]) -> None:
+            dying.set()
+            await dead.wait()
+
+        one.it.launcher.kill = kill
+        one.it.assign(X, want=Want.QUIESCE)
+        await dying.wait()
+        one.it.assign(X, want=Want.CANCEL)
+        dead.set()
+        await asyncio.sleep(60)
+        assert ledger.rows[X]["end"] is None
+
+
+@virtual
+async def test_who_was_fenced_in_the_wait_of_a_new_session_says_nothing(tmp_path: Path) -> None:
+    ledger = ledger_with()
+    ledger.quiescing.add(X)
+    async with exclusive(tmp_path, ledger) as one:
+        await asyncio.sleep(5)
+        one.it.assign(X, want=Want.CANCEL)
+        await asyncio.sleep(60)
+        assert ledger.rows[X]["end"] is None
+
+
+@virtual
+async def test_a_death_in_jeopardy_starts_nothing(tmp_path: Path) -> None:
+    async with exclusive(tmp_path, ledger_with()) as one:
+        first = await one.runs()
+        one.it.launcher.unseen = True
+        one.told(Broke(first.key, LOST, 1, 2))
+        await asyncio.sleep(20)
+        one.beating = False
+        await until(lambda: one.it.guard.state is State.JEOPARDY)
+        one.it.launcher.unseen = False
+        await asyncio.sleep(60)
+        assert one.it.launcher.killed == [first.key]
+        assert len(one.it.launcher.started) == 1
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -87,3 +87,28 @@ async def test_after_its_last_word_a_run_is_stopped_though_nobody_has_heard_it(
         await until(lambda: it.launcher.cancelled)
         assert [key.node for key in it.launcher.cancelled] == ["slow"]
         assert ledger.batches == []
+
+
+@virtual
+async def test_nothing_starts_while_the_outbox_can_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = FakeLedger()
+    ledger.launch(X, chain(2))
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.launcher.started)
+        append = it.outbox._append
+
+        def full(entries: list[Entry]) -> None:
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(it.outbox, "_append", full)
+        await until(lambda: not it.outbox.healthy or it.outbox.put([Entry(X, 1, b"")]))
+        first = it.launcher.started[0]
+        it.launcher.events.put_nowait([finished(first.key, {"o0": 1}, first.input_digest)])
+        await asyncio.sleep(10)
+        assert len(it.launcher.started) == 1
+        monkeypatch.setattr(it.outbox, "_append", append)
+        await until(lambda: len(it.launcher.started) == 2)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from whimbrel.spec import Artifact, Failure, Mode, Owner, Want
+from whimbrel.spec import Artifact, Assignment, Failure, Mode, Owner, Want
 
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import Attempt, AttemptKey, Broke, Saved
@@ -47,6 +48,7 @@ async def nothing_more(it: Agent) -> None:
     await asyncio.sleep(120)
     assert len(it.launcher.started) == before
     assert it.engine.held() == ()
+    assert it.engine.wasted == 0  # it says nothing more, either
 
 
 @virtual
@@ -57,7 +59,8 @@ async def test_what_runs_ends_and_nothing_follows_it(tmp_path: Path) -> None:
         it.join()
         a, b = await started(it, 2)
         it.assign(X, want=Want.QUIESCE)
-        await until(lambda: it.launcher.quiesced)
+        it.assign(X, want=Want.QUIESCE)  # a level is put again and again
+        await asyncio.sleep(1)
         assert it.launcher.quiesced == [a.key, b.key]
         end(it, a)
         saved = Saved(b.key, Artifact("file:///b", "00", 1, "r"), 5)
@@ -72,22 +75,28 @@ async def test_what_runs_ends_and_nothing_follows_it(tmp_path: Path) -> None:
         assert it.launcher.cancelled == []
 
 
-@virtual
-async def test_what_was_not_seen_to_run_is_stopped(tmp_path: Path) -> None:
-    ledger = ledger_with(chain(1))
-    async with agent(tmp_path, ledger, forever) as it:
+@pytest.mark.parametrize("mode", [Mode.IDEMPOTENT, Mode.PINNED])
+def test_what_was_not_seen_to_run_is_stopped(tmp_path: Path, mode: Mode) -> None:
+    @virtual
+    async def story() -> None:
+        ledger = ledger_with(chain(1), mode=mode)
+        async with agent(tmp_path, ledger, forever) as it:
 
-        async def queue(attempts: Sequence[Attempt]) -> None:
-            it.launcher.started.extend(attempts)
+            async def queue(attempts: Sequence[Attempt]) -> None:
+                it.launcher.started.extend(attempts)
 
-        it.launcher.start = queue
-        it.assign(X)
-        it.join()
-        await until(lambda: it.launcher.started)
-        it.assign(X, want=Want.QUIESCE)
-        assert await it.end() == ASKED
-        assert it.launcher.cancelled == [it.launcher.started[0].key]
-        assert it.launcher.quiesced == []
+            it.launcher.start = queue
+            it.assign(X)
+            it.join()
+            await until(lambda: it.launcher.started)
+            it.assign(X, want=Want.QUIESCE)
+            assert await it.end() == ASKED
+            key = it.launcher.started[0].key
+            assert it.launcher.cancelled == [key]
+            assert it.launcher.killed == ([key] if mode is Mode.PINNED else [])
+            assert it.launcher.quiesced == []
+
+    story()
 
 
 @virtual
@@ -167,15 +176,61 @@ async def test_it_is_not_asked_to_run_again_at_this_epoch(tmp_path: Path) -> Non
         assert it.nodes_started == ["n0"]
 
 
+@pytest.mark.parametrize("heard", [m.All, m.Changed])
+def test_one_that_is_not_held_is_claimed_to_be_let_go_of(
+    tmp_path: Path, heard: type[m.All | m.Changed]
+) -> None:
+    @virtual
+    async def story() -> None:
+        ledger = ledger_with(chain(1))
+        async with agent(tmp_path, ledger, max_executions=0) as it:
+            it.engine.assigned(heard((Assignment(X, 1, "c", Want.QUIESCE),)))
+            it.join()
+            assert await it.end() == ASKED
+            assert it.nodes_started == []
+            await nothing_more(it)
+
+    story()
+
+
 @virtual
-async def test_one_that_is_not_held_is_claimed_to_be_let_go_of(tmp_path: Path) -> None:
+async def test_at_a_newer_epoch_it_runs(tmp_path: Path) -> None:
     ledger = ledger_with(chain(1))
-    async with agent(tmp_path, ledger, max_executions=0) as it:
+    async with agent(tmp_path, ledger) as it:
         it.assign(X, want=Want.QUIESCE)
+        ledger.rows[X]["epoch"] = 3
+        it.assign(X, epoch=3)
         it.join()
-        assert await it.end() == ASKED
-        assert it.nodes_started == []
-        await nothing_more(it)
+        assert isinstance(await it.end(), m.Succeeded)
+
+
+@virtual
+async def test_a_result_on_its_way_to_the_store_is_the_end(tmp_path: Path) -> None:
+    class Secluded(FakeLedger):
+        def _claim(self, wish: m.Wish) -> m.Claimed | m.NotClaimed:
+            claimed = super()._claim(wish)
+            assert isinstance(claimed, m.Claimed)
+            return replace(claimed, offload=True)
+
+    ledger = Secluded()
+    ledger.launch(X, chain(1))
+    async with agent(tmp_path, ledger) as it:
+        put, may_write = it.put, asyncio.Event()
+
+        async def slow(key: str, data: bytes, *, kind: str = "file") -> Artifact:
+            if "/outputs/" in key:
+                await may_write.wait()
+            return await put(key, data, kind=kind)
+
+        it.put = slow
+        it.assign(X)
+        it.join()
+        await until(lambda: it.nodes_started)
+        await asyncio.sleep(1)
+        it.assign(X, want=Want.QUIESCE)
+        await asyncio.sleep(1)
+        may_write.set()
+        assert isinstance(await it.end(), m.Succeeded)
 
 
 @virtual
@@ -285,3 +340,19 @@ def test_who_may_not_run_twice_is_dead_first(tmp_path: Path, mode: Mode) -> None
             await nothing_more(it)
 
     story()
+
+
+@virtual
+async def test_a_retry_of_a_run_in_doubt_is_not_waited_for(tmp_path: Path) -> None:
+    ledger = ledger_with(chain(1))
+    lost = Failure(Owner.SYSTEM, "worker_lost", "killed")
+    async with agent(tmp_path, ledger, lambda _: lost) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: it.launcher.taken_keys)
+        it.engine.holdings.doubt(X)
+        it.assign(X, want=Want.QUIESCE)
+        await asyncio.sleep(5)
+        assert ledger.rows[X]["end"] == ASKED
+        assert it.launcher.quiesced == []
+        assert len(it.launcher.started) == 1
