@@ -30,7 +30,7 @@ def world(classes: tuple[str, ...] = IDEM, *off: str, **settings: object) -> Set
 
 
 TWINS = world(IDEM, clusters=(1, 1), faults={"twin": 2}, sessions=4)
-RACE = world(EXCL, started=False, faults={"second": 1, "pause": 1}, epochs=3, sessions=1)
+RACE = world(EXCL, started=False, faults={"second": 1, "cut": 1}, epochs=3, sessions=1)
 TWO_LOST = world(("idempotent", "idempotent"), clusters=THREE, faults={"dead": 2}, live=False)
 ASKED = {"migrate": 1, "forgotten": 1}
 RESTORED = world(IDEM, faults={"cut": 1, "restore": 1}, sessions=2)
