@@ -114,6 +114,7 @@ async def test_one_poisonous_event_ends_its_run_only(tmp_path: Path) -> None:
     assert objections == [("p/d/13", m.Objection(0, m.Verdict.FENCED, 4))]
 
 
+@pytest.mark.fault(27)
 @pytest.mark.parametrize("broken", [WhimbrelError("no disk"), Unreachable("away"), Fenced("old")])
 async def test_a_ledger_that_takes_nothing_ends_nothing(
     tmp_path: Path, broken: WhimbrelError

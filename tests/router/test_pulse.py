@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from router.pulse import Beat, Pulse, failing, feel
 
 BEAT = Beat("s", "east", 1, 1, 0)
@@ -28,6 +30,7 @@ def test_an_agent_that_paused_is_not_deaf() -> None:
     assert after([(0.0, BEAT), (2.5, replace(BEAT, n=2))]) == ""
 
 
+@pytest.mark.fault(4)
 def test_a_stuck_engine_with_work() -> None:
     stuck = [
         (n * 0.4, replace(BEAT, n=n, last_ack_n=n, engine_progress=7, work_pending=True))

@@ -96,6 +96,7 @@ async def test_what_a_crash_left_half_way_is_taken_up(world: World) -> None:
     assert summary["taken"] == 1
 
 
+@pytest.mark.fault(31)
 async def test_a_row_claimed_meanwhile_is_left_to_its_claimant(world: World) -> None:
     run = await world.run("run")
     async with world.database.write() as connection:
@@ -189,6 +190,7 @@ async def test_an_ownerless_run_moves_without_another_fence(world: World) -> Non
     assert await world.fence(run) == (2, "")
 
 
+@pytest.mark.fault(31)
 @pytest.mark.parametrize(("owner", "epoch"), [("eu-west", 1), ("us-east", 2)])
 async def test_what_lives_or_has_gone_on_is_not_released(
     world: World, owner: str, epoch: int

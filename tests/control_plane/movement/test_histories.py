@@ -18,6 +18,7 @@ from tests.control_plane.movement.telling import HISTORIES
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.fault(32)
 @pytest.mark.parametrize("saved", sorted(HISTORIES.rglob("*.json")), ids=lambda path: path.stem)
 async def test_saved_histories_replay(saved: Path) -> None:
     replayer = Replayer(

@@ -8,6 +8,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 from whimbrel.errors import Unreachable
 
+from control_plane.movement.failover import BATCHES_A_RUN
 from control_plane.movement.steps import (
     Batch,
     Loss,
@@ -35,6 +36,24 @@ async def test_a_failover_takes_batches_until_nothing_is_left(server: TemporalSe
         await stories.lost("plain", 1, since_ns=5)
         summary = await told(client, "failover/plain/1", Summary)
     assert summary == Summary(cluster="plain", cluster_epoch=1, moved=13, waiting=1)
+
+
+@pytest.mark.fault(33, 47)
+async def test_a_crowd_does_not_fill_the_history(server: TemporalServer) -> None:
+    """Thousands of runs are hundreds of batches: told by several runs of one story."""
+    steps = Remembered()
+    steps.batches = [Taken(taken=1, waiting=0)] * (BATCHES_A_RUN + 10)
+    async with movement(server, steps) as (stories, client):
+        await stories.lost("crowd", 1, since_ns=5)
+        summary = await told(client, "failover/crowd/1", Summary)
+        lengths = [
+            run.history_length or 0
+            async for run in client.list_workflows("WorkflowId = 'failover/crowd/1'")
+        ]
+    assert isinstance(summary, Summary)
+    assert summary.moved == BATCHES_A_RUN + 10
+    assert len(lengths) == 2
+    assert max(lengths) < 4000, "Temporal warns at 10,000 events"
 
 
 async def test_a_mass_loss_holds_and_the_hold_ends(server: TemporalServer) -> None:

@@ -66,6 +66,7 @@ ROWS = (
     Row(44, "certificate expires during a stream", "the session goes on", "no TLS at the doors "
         "yet"),
     Row(45, "object store away or slow", "nothing is committed that is not stored"),
-    Row(46, "a run that kills its agent", "others go on"),
+    Row(46, "a run that kills its agent", "others go on", "a task in a pod can't reach its agent; "
+        "one in a process runs as the agent's user, and nothing holds it back"),
     Row(47, "a region with a thousand runs lost", "moved at the set rate, oldest first"),
 )  # fmt: skip
