@@ -24,7 +24,7 @@ class Server:
     def __init__(self) -> None:
         self.methods: dict[str, Any] = {HEALTH: grpc.unary_unary_rpc_method_handler(_well)}
         self.up = True
-        self.calls: set[asyncio.Task[Any]] = set()
+        self.calls: dict[asyncio.Task[Any], None] = {}
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         self.methods |= {f"/{service}/{name}": one for name, one in handlers.items()}
@@ -143,8 +143,8 @@ class Channel:
     async def _served(self, server: Server, work: Any) -> Any:
         """In a task of the server's: who asked may give up, and the work is done all the same."""
         task = asyncio.ensure_future(work)
-        server.calls.add(task)
-        task.add_done_callback(server.calls.discard)
+        server.calls[task] = None
+        task.add_done_callback(server.calls.pop)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -217,8 +217,8 @@ class Call:
         try:
             while True:
                 waiting = asyncio.ensure_future(anext(answers))
-                server.calls.add(waiting)
-                waiting.add_done_callback(server.calls.discard)
+                server.calls[waiting] = None
+                waiting.add_done_callback(server.calls.pop)
                 try:
                     answer = await waiting
                 except StopAsyncIteration:

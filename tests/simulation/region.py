@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from whimbrel.errors import WhimbrelError
-from whimbrel.spec import Artifact, Outputs, Resources, canonical, sha256
+from whimbrel.spec import Artifact, Failure, Outputs, Owner, Resources, canonical, sha256
 from whimbrel.wire.v1 import agent_pb2_grpc
 
 from data_plane_agent import codec
@@ -26,9 +26,11 @@ from data_plane_agent.launcher import (
     Attempt,
     AttemptEvent,
     AttemptKey,
+    Broke,
     Capacity,
     Finished,
     Found,
+    Renewal,
     Started,
 )
 from data_plane_agent.outbox import Outbox
@@ -53,37 +55,69 @@ class Span:
 
 
 class Compute:
-    """The machines of a region: attempts in flight and results that nobody has taken."""
+    """The machines of a region: attempts in flight and ends that nobody has taken."""
 
     def __init__(self, cluster: str, chance: random.Random, ran: list[Span]) -> None:
         self.cluster = cluster
         self._chance = chance
         self._ran = ran
         self.running: dict[AttemptKey, tuple[str, asyncio.Task[None]]] = {}
-        self.kept: dict[AttemptKey, Finished] = {}
+        self.kept: dict[AttemptKey, Finished | Broke] = {}
+        self.digests: dict[AttemptKey, str] = {}
+        self.renewals: dict[AttemptKey, Renewal] = {}
+        """Who may push out an exclusive attempt's timer; nobody = it runs down."""
         self.told: Callable[[AttemptEvent], None] = lambda event: None
 
-    def begin(self, attempt: Attempt) -> None:
+    def begin(self, attempt: Attempt, renewal: Renewal) -> None:
         if attempt.key in self.running or attempt.key in self.kept:
             return
+        self.renewals[attempt.key] = renewal
+        self.digests[attempt.key] = attempt.input_digest
         task = asyncio.create_task(self._run(attempt))
         self.running[attempt.key] = (attempt.input_digest, task)
 
     async def _run(self, attempt: Attempt) -> None:
         clock = asyncio.get_running_loop().time
         began, key = clock(), attempt.key
-        self.told(Started(key, int(began * 1e9)))
+        length = self._chance.uniform(SHORTEST, LONGEST)
         try:
-            await asyncio.sleep(self._chance.uniform(SHORTEST, LONGEST))
+            if attempt.exclusive and not await self._timed(key, began, length):
+                self._end(Broke(key, NO_RENEWAL, int(began * 1e9), int(clock() * 1e9)))
+                return
+            if not attempt.exclusive:
+                self.told(Started(key, int(began * 1e9)))
+                await asyncio.sleep(length)
             text = canonical({"o0": int(sha256(canonical(attempt.inputs))[:6], 16)})
-            self.kept[key] = Finished(
-                key, Outputs(text, sha256(text)), attempt.input_digest, int(began * 1e9),
-                int(clock() * 1e9),
-            )  # fmt: skip
-            self.told(self.kept[key])
+            outputs = Outputs(text, sha256(text))
+            times = int(began * 1e9), int(clock() * 1e9)
+            self._end(Finished(key, outputs, attempt.input_digest, *times))
         finally:
             self.running.pop(key, None)
             self._ran.append(Span(key, self.cluster, began, clock()))
+
+    async def _timed(self, key: AttemptKey, began: float, length: float) -> bool:
+        """User code under its kernel timer; False when that fired, or never could be armed."""
+        clock = asyncio.get_running_loop().time
+        until = self._until(key)
+        if until <= clock():
+            return False
+        self.told(Started(key, int(began * 1e9)))
+        while clock() < began + length:
+            await asyncio.sleep(
+                max(0.0, min(TIMER_LOOK, began + length - clock(), until - clock()))
+            )
+            if clock() >= until:
+                return False
+            until = max(until, self._until(key))
+        return True
+
+    def _until(self, key: AttemptKey) -> float:
+        renewal = self.renewals.get(key)
+        return renewal.until_ns() / 1e9 if renewal is not None else 0.0
+
+    def _end(self, event: Finished | Broke) -> None:
+        self.kept[event.key] = event
+        self.told(event)
 
     async def stop(self, keys: Sequence[AttemptKey]) -> None:
         for key in keys:
@@ -98,14 +132,21 @@ class Compute:
         await self.stop([*self.running, *self.kept])
 
 
+NO_RENEWAL = Failure(Owner.SYSTEM, "no_renewal", "its session was not renewed in time")
+TIMER_LOOK = 0.05
+"""Seconds between two looks of a task at its renewals."""
+
+
 class Launcher:
     """An agent's view of the compute, from its start to its death."""
 
-    def __init__(self, compute: Compute) -> None:
+    def __init__(self, compute: Compute, renewal: Renewal) -> None:
         self._compute = compute
+        self._renewal = renewal
         self._events: asyncio.Queue[AttemptEvent] = asyncio.Queue()
+        compute.renewals.clear()  # another agent's attempts are nobody's until they are adopted
         found = {key: digest for key, (digest, _) in compute.running.items()}
-        found |= {key: one.input_digest for key, one in compute.kept.items()}
+        found |= {key: compute.digests[key] for key in compute.kept}
         self._events.put_nowait(Found(found))
         for one in compute.kept.values():
             self._events.put_nowait(one)
@@ -113,7 +154,7 @@ class Launcher:
 
     async def start(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
-            self._compute.begin(attempt)
+            self._compute.begin(attempt, self._renewal)
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
         while True:
@@ -132,7 +173,7 @@ class Launcher:
     kill = cancel
 
     async def adopt(self, keys: Sequence[AttemptKey]) -> None:
-        """Nothing here has a timer of its own."""
+        self._compute.renewals |= dict.fromkeys(keys, self._renewal)
 
     def capacity(self) -> Capacity:
         return Capacity(Resources(cpu=4), Resources(cpu=4), len(self._compute.running), 0)
@@ -166,19 +207,19 @@ class Heart(Heartbeat):
                 async for ack in stub.Beat(said()):
                     self.heard(codec.ack_from_wire(ack))
 
-        sent: set[asyncio.Task[None]] = set()
+        sent: dict[asyncio.Task[None], None] = {}
         try:
             while True:
                 # A late answer must not hold up the next beat.
                 task = asyncio.create_task(once(self.next(welcome)))
-                sent.add(task)
-                task.add_done_callback(sent.discard)
+                sent[task] = None
+                task.add_done_callback(sent.pop)
                 await asyncio.sleep(welcome.heartbeat_seconds / 2)
                 self.late(0)
                 await asyncio.sleep(welcome.heartbeat_seconds / 2)
                 self.late(0)
         finally:
-            for task in sent:
+            for task in list(sent):
                 task.cancel()
 
 
@@ -194,7 +235,8 @@ class Agent:
         self.guard = Guard(clock=lambda: int(loop.time() * 1e9))
         self.outbox = Outbox(folder / "outbox")
         self.engine = Engine(
-            launcher=Launcher(compute), ledger=gateway, outbox=self.outbox, store=NoStore(),
+            launcher=Launcher(compute, self.guard), ledger=gateway, outbox=self.outbox,
+            store=NoStore(),
             specs=Specs(folder / "specs", gateway), guard=self.guard, spans=Spans(),
             max_executions=100, renew=lambda: self.session.renew(),
         )  # fmt: skip

@@ -7,6 +7,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import DBAPIError
+from whimbrel.errors import WhimbrelError
+from whimbrel.spec import Mode
 
 from tests.e2e.checker import check
 from tests.simulation.faults import inject, schedule
@@ -27,9 +30,11 @@ async def history(folder: Path, seed: int) -> list[tuple[object, ...]]:
     async def launches() -> None:
         for index in range(RUNS):
             await asyncio.sleep(chance.uniform(0.1, 2.0))
+            mode = Mode.EXCLUSIVE if index % 2 else Mode.IDEMPOTENT
             while True:
-                with contextlib.suppress(Exception):  # it may be away: a user would try again
-                    await world.launch(f"run-{index}")
+                # It may be away, or die with the call: a user would try again.
+                with contextlib.suppress(WhimbrelError, DBAPIError):
+                    await world.launch(f"run-{index}", mode)
                     break
                 await asyncio.sleep(1.0)
 
@@ -46,6 +51,8 @@ async def history(folder: Path, seed: int) -> list[tuple[object, ...]]:
     )
     assert {row["phase"] for row in world.rows("SELECT phase FROM execution")} == {"SUCCEEDED"}
     assert len({(row["execution"], row["node"]) for row in rows}) == 3 * RUNS
+    for index in range(1, RUNS, 2):
+        assert world.overlaps(f"p/d/run-{index}") == [], "two copies of exclusive work"
     with contextlib.closing(sqlite3.connect(world.file)) as database:
         database.row_factory = sqlite3.Row
         check(database)

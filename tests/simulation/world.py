@@ -6,11 +6,13 @@ stories are told without Temporal: their steps, one after the other, until they 
 
 import asyncio
 import contextlib
+import itertools
 import random
 import sqlite3
 from pathlib import Path
 
 from whimbrel.errors import WhimbrelError
+from whimbrel.spec import Mode, PlacementPolicy
 from whimbrel.wire.v1 import ledger_pb2_grpc
 
 from control_plane.clusters.service import Clusters
@@ -209,9 +211,20 @@ class World:
 
     # -- what happens, and what has happened ------------------------------------------------------
 
-    async def launch(self, name: str) -> None:
+    async def launch(self, name: str, mode: Mode) -> None:
         key = Key("p", "d", "flows.chain", "v1")
-        await self.executions.launch(Launch("p", "d", name, key))
+        policy = PlacementPolicy(mode=mode)
+        await self.executions.launch(Launch("p", "d", name, key, policy=policy))
+
+    def overlaps(self, execution: str) -> list[tuple[Span, Span]]:
+        """Attempts of one node whose user code ran at the same time."""
+        spans = [one for one in self.ran if one.key.execution == execution]
+        return [
+            (one, other)
+            for one, other in itertools.combinations(spans, 2)
+            if one.key.node == other.key.node
+            and max(one.began, other.began) < min(one.ended, other.ended)
+        ]
 
     def rows(self, sql: str) -> list[sqlite3.Row]:
         with contextlib.closing(sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)) as found:
