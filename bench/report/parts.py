@@ -38,7 +38,7 @@ class Effort:
 
 
 FULL = Effort(
-    losses=30, runs=10, migrations=30, exclusive=15, cuts=10, crowd=1000, flapping_seconds=300,
+    losses=30, runs=100, migrations=30, exclusive=15, cuts=10, crowd=1000, flapping_seconds=300,
     model=("--all",),
     tests=("tests/e2e", "tests/data_plane_agent", "tests/control_plane", "tests/router"),
 )  # fmt: skip
@@ -77,7 +77,7 @@ def judged(whole: Federation) -> dict[str, Any]:
 def losses(folder: Path, effort: Effort) -> dict[str, Any]:
     """SIGKILL of a region's agent and tasks."""
     stages: dict[str, list[float]] = defaultdict(list)
-    slots = {"WHIMBREL_AGENT_SLOTS": str(max(4, effort.runs * 2))}
+    slots = {"WHIMBREL_AGENT_SLOTS": str(max(4, effort.runs))}
     with federation(folder / "data", environment=slots) as whole, whole.client() as client:
         flows = work.register(client, load_program())
         for index in range(effort.losses):
