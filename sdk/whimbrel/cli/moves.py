@@ -101,7 +101,7 @@ def _followed(view: DrainView, look: Callable[[], DrainView | None]) -> DrainVie
     try:
         while True:
             said = f"{view.cluster}: {counts(view)}"
-            if said != told:
+            if said != told and (view.total or view.ended_ns):  # counted in its first step
                 told = said
                 show.say(said)
             if view.ended_ns:
