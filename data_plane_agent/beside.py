@@ -63,6 +63,8 @@ class Beside:
             except StoreFull:
                 await pause.wait()
                 continue
+            if run.ended:  # it was let go of while the store took its time
+                return
             work = Work()
             run.succeed(kept, work)
             await self._do(work)

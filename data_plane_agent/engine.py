@@ -357,6 +357,7 @@ class Engine:
         holdings.hold(run, want=claimed.want, work=work)
         if isinstance(graph, Failure):
             work.cancels.extend(found)
+            run.undead.update(found)
             if not any(isinstance(event, m.LAST) for event in pending):
                 run.refuse(graph, work)
             return

@@ -51,7 +51,11 @@ class Holdings:
 
     def assigned(self, heard: m.All | m.Changed | m.Removed, work: Work) -> None:
         for one in heard.assignments:
-            if isinstance(heard, m.Removed) or one.want is Want.CANCEL:
+            if isinstance(heard, m.Removed) and self._harmful(one.execution):
+                # A key may have been lost, and be put again for the very epoch: only the ledger can
+                # say that what runs is not ours, or a second copy would begin beside it.
+                self.again.setdefault(one.execution, False)
+            elif isinstance(heard, m.Removed) or one.want is Want.CANCEL:
                 self._unwanted(one.execution, one.epoch, work)
             elif one.epoch >= self._wanted.get(one.execution, 0):
                 self._wanted[one.execution] = one.epoch
@@ -176,6 +180,10 @@ class Holdings:
         """Every verdict about what is from before has been applied."""
         self.found.clear()
         self.strays.clear()
+
+    def _harmful(self, execution: str) -> bool:
+        run = self.runs.get(execution)
+        return run is not None and run.mode is Mode.EXCLUSIVE
 
     def _unwanted(self, execution: str, epoch: int, work: Work) -> None:
         if self._wanted.get(execution, 0) <= epoch:

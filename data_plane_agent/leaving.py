@@ -17,7 +17,7 @@ from data_plane_agent.death import Death
 from data_plane_agent.fence import State
 from data_plane_agent.guard import Guard
 from data_plane_agent.holdings import Holdings
-from data_plane_agent.launcher import AttemptEvent, Broke
+from data_plane_agent.launcher import AttemptEvent, AttemptKey, Broke
 from data_plane_agent.run import Run
 from data_plane_agent.work import Ending, Trial, Work
 
@@ -51,6 +51,7 @@ class Leaving:
         self._seconds = seconds
         self._hear = hear
         self._do = do
+        self._stopping: set[AttemptKey] = set()
 
     def watch(self) -> None:
         """Of this loop: from now on exclusive work ends with the session."""
@@ -97,11 +98,16 @@ class Leaving:
         for run in tuple(self._holdings.runs.values()):
             if run.mode is Mode.EXCLUSIVE:
                 for trial in tuple(run.trials.values()):
-                    if trial.given:
+                    if trial.given and trial.key not in self._stopping:
+                        self._stopping.add(trial.key)
                         self._aside.do(self._stop(run, trial))
 
     async def _stop(self, run: Run, trial: Trial) -> None:
-        if await self._death.of([trial.key], still=lambda: run.waits_for(trial.key)):
+        try:
+            dead = await self._death.of([trial.key], still=lambda: run.waits_for(trial.key))
+        finally:
+            self._stopping.discard(trial.key)
+        if dead:
             failure = Failure(Owner.SYSTEM, "no_renewal", NO_RENEWAL, trial.key.node)
             work = Work()
             now = time.time_ns()
