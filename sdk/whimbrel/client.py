@@ -6,6 +6,7 @@ waited for.
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -28,14 +29,23 @@ T = TypeVar("T")
 
 
 class Background:
-    """One event loop in one thread, ended with the client."""
+    """One event loop in one thread, for every client of this process: gRPC keeps to the first loop
+    it meets, and what is in flight there when that loop is closed makes it complain for ever."""
+
+    _made: "Background | None" = None
+    _making = threading.Lock()
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="whimbrel client", daemon=True
-        )
-        self._thread.start()
+        self._pid = os.getpid()
+        threading.Thread(target=self._loop.run_forever, name="whimbrel client", daemon=True).start()
+
+    @classmethod
+    def shared(cls) -> "Background":
+        with cls._making:
+            if cls._made is None or cls._made._pid != os.getpid():  # a fork has no threads
+                cls._made = cls()
+            return cls._made
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -60,11 +70,6 @@ class Background:
                 yield item
         finally:
             self.run(_close(items))
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 async def _close(items: AsyncIterator[Any]) -> None:
@@ -133,7 +138,7 @@ class Client:
         project: str = "default",
         domain: str = "development",
     ) -> None:
-        self._background = Background()
+        self._background = Background.shared()
 
         async def connect() -> AsyncClient:
             return AsyncClient(endpoint, project=project, domain=domain)
@@ -154,7 +159,6 @@ class Client:
 
     def close(self) -> None:
         self._background.run(self._inner.close())
-        self._background.close()
 
     def register(self, source: Any, *, version: str = "") -> tuple[RegisteredView, ...]:
         return self._background.run(self._inner.register(source, version=version))

@@ -211,3 +211,11 @@ def test_a_file_without_workflows_is_refused(tmp_path: Path) -> None:
         client_source.prepare(loaded)
     with pytest.raises(InvalidInput, match="no workflow 'y'"):
         loaded.workflow("y")
+
+
+def test_one_client_after_another_in_one_process() -> None:
+    """gRPC keeps to the event loop it met first: the second client finds it alive."""
+    with Client("127.0.0.1:1") as first, pytest.raises(Unreachable):
+        first.clusters()
+    with Client("127.0.0.1:1") as second, pytest.raises(Unreachable):
+        second.clusters()
