@@ -10,7 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from whimbrel import client_source, task, workflow
-from whimbrel.client import AsyncClient
+from whimbrel.client import AsyncClient, Client
 from whimbrel.errors import Conflict, ExecutionFailed, InvalidInput, NotFound, Unreachable
 from whimbrel.service import rpc
 from whimbrel.spec import Mode, Phase, PlacementPolicy
