@@ -109,13 +109,13 @@ def _zombies(figures: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
     else:
         lines += missing("Exclusive work", "exclusive")
     if said := figures.get("cuts"):
-        share = 100 * sum(said["repeated_seconds"]) / max(sum(said["useful_seconds"]), 1e-9)
         lines += [
             "## What a cut link wastes", "",
             f"Links cut {said['injections']} times under idempotent work, which goes on behind the "
-            f"cut and is done again elsewhere: {share:.1f} % of the work.", "",
+            "cut and is done again elsewhere. What is wasted is bounded by the time to detect and "
+            "to take over, not by the length of the run.", "",
             *table(SPREAD, [spread("two copies at work", said["double_seconds"]),
-                            spread("done again", said["repeated_seconds"])]), "",
+                            spread("done again, a run", said["repeated_seconds"])]), "",
         ]  # fmt: skip
     else:
         lines += missing("What a cut link wastes", "cuts")
