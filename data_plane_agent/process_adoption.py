@@ -45,13 +45,23 @@ def running_attempts(pool: Pool) -> Iterator[tuple[WorkerProcess, Record]]:
 
 def spooled_results(data_dir: Path) -> Iterator[Message]:
     for file in sorted((data_dir / "spool").glob("*.json")):
-        if message := _read(file):
+        if message := _answer(file):
             yield message
 
 
 def spooled_result(data_dir: Path, key: AttemptKey) -> Message | None:
     file = spool_file(data_dir, parts_of(key))
-    return _read(file) if file.exists() else None
+    return _answer(file) if file.exists() else None
+
+
+def _answer(file: Path) -> Message | None:
+    """None for what nobody can say whose it is: user code may write there too."""
+    match message := _read(file):
+        case {"k": [str(), str(), int(), int()], "d": str()}:
+            return message
+        case _:
+            log.warning("%s is no answer of an attempt", file)
+            return None
 
 
 def _read(file: Path) -> Message:

@@ -223,7 +223,9 @@ class Pool:
         while True:
             try:
                 code = await self._code(key.bundle)
-                break
+                if family.transport is None:  # else one of an earlier agent's came back meanwhile
+                    self._spawn(family, key, code)
+                return
             except WhimbrelError as error:
                 if error.owner is not Owner.SYSTEM:
                     family.starting = False
@@ -232,11 +234,11 @@ class Pool:
                     return
                 log.warning("bundle %s can't be fetched, trying again: %s", key.bundle, error)
             except OSError as error:
-                log.warning("bundle %s can't be fetched, trying again: %s", key.bundle, error)
+                log.warning("no process for %s, trying again: %s", key.bundle, error)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 10.0)
-        if family.transport is not None:  # one of an earlier agent's came back meanwhile
-            return
+
+    def _spawn(self, family: FamilyProcess, key: FamilyKey, code: Path) -> None:
         seat = Seat(
             family=family.id,
             socket=socket_path(self.socket),
