@@ -33,6 +33,7 @@ class Family:
         self.seat = seat
         self.workers: dict[int, str] = {}
         self._modules: list[str] = []
+        self._ends: list[frames.Message] = []
         self._agent: socket.socket | None = None
         self._decoder = frames.Decoder()
         self._wake, wake_end = os.pipe()
@@ -86,6 +87,7 @@ class Family:
                         "modules": self._modules,
                     }
                 )
+                self._tell_ends()
                 return True
             self._wait(seconds=0.05)  # workers end while there is no agent, too
         return False
@@ -99,12 +101,14 @@ class Family:
             self._reap()
         return ready
 
-    def _send(self, message: frames.Message) -> None:
+    def _send(self, message: frames.Message) -> bool:
+        """False: there is no agent that could hear it."""
         try:
             if self._agent is not None:
                 self._agent.sendall(frames.encode(message))
         except OSError:
             self._agent = None
+        return self._agent is not None
 
     def _import(self, module: str) -> None:
         try:
@@ -140,7 +144,6 @@ class Family:
 
     def _reap(self) -> None:
         """What a worker started goes with it, before its end is told; no agent has to live."""
-        ended: list[frames.Message] = []
         for pid, worker in list(self.workers.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
@@ -149,11 +152,15 @@ class Family:
             del self.workers[pid]
             _, status = os.waitpid(pid, 0)
             code = os.waitstatus_to_exitcode(status)
-            ended.append({"t": "exited", "name": worker, "pid": pid, "status": code})
+            self._ends.append({"t": "exited", "name": worker, "pid": pid, "status": code})
         if self.seat.exclusive:
             self._end_strangers()
-        for message in ended:
-            self._send(message)
+        self._tell_ends()
+
+    def _tell_ends(self) -> None:
+        """Those of a time without an agent are told to the next one, which waits for them."""
+        while self._ends and self._send(self._ends[0]):
+            del self._ends[0]
 
     def _end_strangers(self) -> None:
         """Children in a session that is not ours and no worker: a dead worker left them (a living

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from whimbrel.runtime_worker import spool_file
 
-from data_plane_agent.launcher import Broke, Finished
+from data_plane_agent.launcher import Broke, Finished, Found
 from data_plane_agent.process_answers import parts_of
+from tests.data_plane_agent import exclusive_under_test
+from tests.data_plane_agent.exclusive_under_test import Session, appears_line, exclusive
 from tests.data_plane_agent.processes_under_test import (
     FLOW,
     Region,
@@ -80,3 +82,30 @@ async def test_a_family_that_can_not_be_started_is_tried_again(tmp_path: Path) -
         assert len(spawned) == 2
     finally:
         await launcher.close(kill=True)
+
+
+async def test_a_death_between_two_agents_is_told_to_the_second(tmp_path: Path) -> None:
+    """The family stands still while the worker dies, and buries it before it sees the new agent."""
+    region = Region(tmp_path)
+    region.write(exclusive_under_test.FLOW)
+    session = Session()
+    session.renew(for_seconds=600)
+    first = region.launcher(renewal=session)
+    await first.open()
+    mark = region.marks / "m"
+    asked = exclusive("stamps", mark)
+    await first.start([asked])
+    worker = int(await appears_line(mark))
+    [family] = [one.pid for one in first.pool.families.values() if one.pid]
+    os.kill(family, signal.SIGSTOP)
+    await first.close(kill=False)
+    second = region.launcher(renewal=session)
+    await second.open()
+    try:
+        events = second.watch()
+        assert await anext(events) == [Found({asked.key: asked.input_digest})]
+        os.kill(worker, signal.SIGKILL)
+        os.kill(family, signal.SIGCONT)
+        assert isinstance(await one_end(events), Broke)
+    finally:
+        await second.close(kill=True)
