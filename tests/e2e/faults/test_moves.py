@@ -15,6 +15,8 @@ def launched(federation: Federation, name: str, workflow: str) -> Run:
     folder = federation.folder / name
     run = federation.launch(name, program="saving", workflow=workflow, folder=str(folder))
     eventually(f"{name} counts", lambda: len(run.journal()) > 5)
+    running = "SELECT 1 FROM node_state WHERE execution = :x AND phase = 'RUNNING'"
+    eventually(f"the ledger knows that {name} runs", lambda: run.row(running))
     return run
 
 
