@@ -1,5 +1,6 @@
 """The example pipeline, unchanged, in real clusters: it loses a node, then its whole region."""
 
+import json
 from pathlib import Path
 
 from tests.e2e.federation import Run, eventually
@@ -11,10 +12,16 @@ LONG = 600.0
 
 def test_digits_loses_a_node_then_its_region_and_arrives(cloud: Cloud, clusters: dict) -> None:
     federation, alpha = cloud.federation, clusters["alpha"]
-    federation.whimbrel(
-        "run", str(EXAMPLE), "digits", "--remote", "--name", "digits", "--rounds", "20",
-        "--region", "alpha", "--region", "beta",
-    )  # fmt: skip
+    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20",
+              "--region", "alpha", "--region", "beta")  # fmt: skip
+
+    def welcome() -> bool:
+        placed = json.loads(federation.whimbrel(*launch, "--dry-run", "-o", "json").stdout)
+        return placed["cluster"] == "alpha"
+
+    # A cluster that was lost a moment ago, by an earlier test, gets no new work for a while.
+    eventually("alpha gets new work", welcome, deadline=LONG)
+    federation.whimbrel(*launch, "--name", "digits")
     run = Run(federation, "digits", federation.folder)
 
     def training() -> list[dict]:
