@@ -16,7 +16,7 @@ from tests.model.state import NOTHING, TERMINAL, Event, Row
 FIRST = Row(0, 0, 0, NOTHING, "QUEUED", 0, (NOTHING, NOTHING), (0, 0), 0, "run", 0)
 ENDS = {"succeeded": "SUCCEEDED", "failed": "FAILED", "cancelled": "ABORTED"}
 NO_LINE = Line(-1, "", "", "")
-REMARKS = ("held", "refused", "stayed")
+REMARKS = ("held", "refused", "stayed", "kept")
 """Said of a run, without a change to its row."""
 
 

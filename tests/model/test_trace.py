@@ -4,6 +4,7 @@ The lies are the harms of the protocol: an epoch left out, two owners, a write o
 never claimed, a row that says something else than its history.
 """
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -187,3 +188,12 @@ def test_a_file_is_read_as_its_connection_is(tmp_path: Path) -> None:
         assert check(path) == check(memory) != []
         copy.close()
     memory.close()
+
+
+def test_every_kind_that_is_told_is_known() -> None:
+    root = Path(__file__).parents[2]
+    code = "".join(file.read_text() for file in (root / "control_plane").rglob("*.py"))
+    told = set(re.findall(r'\bEntry\(\s*[^"()]*(?:\([^()]*\)[^"()]*)*"([a-z]+)"', code))
+    assert {"kept", "placed", "migrating"} <= told
+    known = (root / "tests" / "model" / "replay.py").read_text()
+    assert [kind for kind in sorted(told) if f'"{kind}"' not in known] == []
