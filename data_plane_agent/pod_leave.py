@@ -1,11 +1,12 @@
-"""How pods are let go of: not asked to save yet, and dead when the API server says that they are
-gone, which a kubelet has to confirm.
+"""How pods are let go of: asked to save by the kubelet's SIGTERM, as when their node is drained; dead
+when the API server says that they are gone, which a kubelet has to confirm.
 
 Part of `pods.py`; called by the engine through `launcher.py`. Exclusive attempts are refused by
 `pod_making.py`, so that there is none to be renewed.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from whimbrel.errors import Unreachable
@@ -13,17 +14,30 @@ from whimbrel.errors import Unreachable
 from data_plane_agent.launcher import AttemptKey
 from data_plane_agent.pod_api import ApiError, PodApi
 from data_plane_agent.pod_codec import pod_name
+from data_plane_agent.pod_held import Held
+
+log = logging.getLogger(__name__)
 
 
 class PodLeave:
     _api: PodApi
+    _held: dict[str, Held]
     _making: dict[str, asyncio.Task[None]]
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         raise NotImplementedError
 
     async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
-        """They go on until they end, or are stopped when their time is over."""
+        """A graceful delete: the task saves and ends within the pod's grace, and its answer is told
+        as any other end. One that the API server does not take is stopped when its time is over."""
+        for key in keys:
+            held = self._held.get(pod_name(key))
+            if held is None or not held.uid:
+                continue
+            try:
+                await self._api.delete(held.name, uid=held.uid)
+            except ApiError as error:
+                log.warning("pod %s could not be asked to save: %s", held.name, error)
 
     async def adopt(self, keys: Sequence[AttemptKey]) -> None:
         """None of them is exclusive."""

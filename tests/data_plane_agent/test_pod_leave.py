@@ -42,3 +42,25 @@ async def test_exclusive_work_is_refused(tmp_path: Path) -> None:
         end = await here.told_of(Broke)
         assert (end.failure.owner, end.failure.kind) == (Owner.CONFIG, "mode")
         assert here.cluster.pods == {}
+
+
+@virtual
+async def test_who_is_asked_to_save_is_deleted_with_its_grace_and_still_heard(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as here:
+        one = attempt()
+        name = await here.runs(one)
+        await here.launcher.quiesce([one.key])
+        await until(lambda: here.cluster.pods[name]["metadata"].get("deletionTimestamp"))
+        assert here.ends == []
+        here.cluster.remove(name)
+        end = await here.told_of(Broke)
+        assert end.failure.owner is Owner.SYSTEM
+
+
+@virtual
+async def test_who_is_not_there_can_not_be_asked(tmp_path: Path) -> None:
+    async with scene(tmp_path) as here:
+        await here.launcher.quiesce([attempt().key])
+        assert here.cluster.pods == {}
