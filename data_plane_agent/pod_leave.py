@@ -1,5 +1,5 @@
-"""How pods are let go of: asked to save by the kubelet's SIGTERM, as when their node is drained; dead
-when the API server says that they are gone, which a kubelet has to confirm.
+"""How pods are let go of: asked to save by SIGTERM, as when their node is drained; dead only when
+the API server says that they are gone, which a kubelet has to confirm.
 
 Part of `pods.py`; called by the engine through `launcher.py`. Exclusive attempts are refused by
 `pod_making.py`, so that there is none to be renewed.
