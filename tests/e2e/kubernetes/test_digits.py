@@ -12,16 +12,17 @@ LONG = 600.0
 
 def test_digits_loses_a_node_then_its_region_and_arrives(cloud: Cloud, clusters: dict) -> None:
     federation, alpha = cloud.federation, clusters["alpha"]
-    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20",
+    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20", "--name", "digits",
               "--region", "alpha", "--region", "beta")  # fmt: skip
 
     def welcome() -> bool:
         placed = json.loads(federation.whimbrel(*launch, "--dry-run", "-o", "json").stdout)
         return placed["cluster"] == "alpha"
 
-    # A cluster that was lost a moment ago, by an earlier test, gets no new work for a while.
-    eventually("alpha gets new work", welcome, deadline=LONG)
-    federation.whimbrel(*launch, "--name", "digits")
+    # A cluster that was lost a moment ago, by an earlier test, gets no new work for a while, and
+    # then a growing share of it: which runs are in the share is told by their names.
+    eventually("alpha gets this run", welcome, deadline=LONG)
+    federation.whimbrel(*launch)
     run = Run(federation, "digits", federation.folder)
 
     def training() -> list[dict]:
