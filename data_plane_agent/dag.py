@@ -181,10 +181,14 @@ def advance(state: State, event: Event) -> list[Decision]:
             return _failed(state, node, failure)
 
 
+_LEFT = ("interrupted", "no_renewal")
+
+
 def moved(failure: Failure, *, saved: bool) -> bool:
-    """It was asked to leave its host and took its progress along: nobody's failure. Without a
-    checkpoint of its own it counts, else one that always starts anew would do so for ever."""
-    return saved and failure.owner is Owner.SYSTEM and failure.kind == "interrupted"
+    """It was asked to leave its host, or its session was in doubt, and it took its progress along:
+    nobody's failure. Without a checkpoint of its own it counts, else one that always starts anew
+    would do so for ever."""
+    return saved and failure.owner is Owner.SYSTEM and failure.kind in _LEFT
 
 
 def adopt(state: State, node: str, attempt: int) -> None:

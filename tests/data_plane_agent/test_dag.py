@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whimbrel.spec import Artifact, Failure, OutputRef, Owner, WorkflowSpec
@@ -145,8 +146,9 @@ def test_system_failures_have_their_own_budget() -> None:
     assert advance(state, NodeFailed("a", 10, LOST)) == [Fail(LOST)]
 
 
-def test_a_graceful_move_is_nobodys_failure() -> None:
-    asked = Failure(Owner.SYSTEM, "interrupted", "asked to move")
+@pytest.mark.parametrize("kind", ["interrupted", "no_renewal"])
+def test_a_graceful_move_is_nobodys_failure(kind: str) -> None:
+    asked = Failure(Owner.SYSTEM, kind, "asked to move")
     state, _ = begin(Graph.of(graph({"a": []})), {})
     for attempt in range(1, 30):
         again = starts(advance(state, NodeFailed("a", attempt, asked, saved=True)))["a"]
