@@ -40,7 +40,7 @@ async def connect(
         case "processes":
             return _processes(settings, fetch_bundle=fetch_bundle, renewal=renewal)
         case "kubernetes":
-            return await _pods(settings, fetch_bundle=fetch_bundle)
+            return await _pods(settings, fetch_bundle=fetch_bundle, renewal=renewal)
 
 
 def _processes(
@@ -62,7 +62,9 @@ def _processes(
     )
 
 
-async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
+async def _pods(
+    settings: Settings, *, fetch_bundle: FetchBundle, renewal: Renewal | None
+) -> Compute:
     from data_plane_agent import pod_template
     from data_plane_agent.pod_api import PodApi
     from data_plane_agent.pod_orders import Orders
@@ -84,7 +86,7 @@ async def _pods(settings: Settings, *, fetch_bundle: FetchBundle) -> Compute:
         burst=settings.api_burst,
     )
     about = pod_settings(settings, template=template)
-    single = PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir)
+    single = PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir, renewal=renewal)
     if not settings.door or not settings.warm_pods:
         return single
     from data_plane_agent.warm import WarmPools

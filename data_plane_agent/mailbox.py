@@ -1,8 +1,9 @@
 """What running pods have to say before their end: a checkpoint is saved, more slots are needed.
 
 Run by `pods.py` as a task of its own; reads notices that pods wrote to the region's store, tells
-`saved` and has `pod_orders.py` write pages. At least once: a notice is deleted after it was acted
-upon. A notice is believed only for the pod that its key names (nobody else got a URL for it).
+`saved` and has `pod_orders.py` write pages and answers to exclusive attempts. At least once: a
+notice is deleted after it was acted upon. A notice is believed only for the pod that its key names
+(nobody else got a URL for it).
 """
 
 import asyncio
@@ -26,8 +27,14 @@ log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 1.0
 """Between two looks. Shorter asks the store for more lists, longer makes checkpoints known later
 and tasks wait longer for slots."""
+URGENT_SECONDS = 0.3
+"""The same while exclusive attempts run, and the most at a store that does not answer: theirs must
+be heard well within a third of a session's TTL."""
 LONGEST_SECONDS = 15.0
 """Between two looks at a store that does not answer."""
+AT_ONCE = 8
+"""Notices acted upon. Fewer let the last of many wait, more press the store."""
+NONCE_LIMIT = 64
 STALE_SECONDS = 600.0
 """After which a notice of an unknown pod is deleted. Shorter might hit one whose pod is about to be
 adopted, longer lists it again and again."""
@@ -37,7 +44,8 @@ SavedListener = Callable[[AttemptKey, Artifact, int], None]
 
 
 class Mailbox:
-    """`known()` are the pods that may speak, by name; nobody known = the store is not asked."""
+    """`known()` are the pods that may speak, by name; nobody known = the store is not asked.
+    `left_ns(pod)` is how long an exclusive attempt may run from now on; `urgent()`: one runs."""
 
     def __init__(
         self,
@@ -47,7 +55,8 @@ class Mailbox:
         cluster: str,
         known: Callable[[], Mapping[str, Sender]],
         saved: SavedListener,
-        interval: float = INTERVAL_SECONDS,
+        left_ns: Callable[[str], int] = lambda _pod: 0,
+        urgent: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -56,22 +65,24 @@ class Mailbox:
         self._box = f"mailbox/{cluster}/"
         self._known = known
         self._saved = saved
-        self._interval = interval
+        self._left_ns = left_ns
+        self._urgent = urgent
         self._clock = clock
         self._sleep = sleep
         self._newest: dict[str, int] = {}
+        self._gate = asyncio.Semaphore(AT_ONCE)
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        pause = self._interval
+        pause = INTERVAL_SECONDS
         while True:
-            await self._sleep(pause)
+            await self._sleep(URGENT_SECONDS if self._urgent() else pause)
             if not self._known():
                 self._newest.clear()
                 continue
             try:
                 await self._look("")
-                pause = self._interval
+                pause = INTERVAL_SECONDS
             except (UnreadableInput, StoreFull) as error:
                 pause = min(pause * 2, LONGEST_SECONDS)
                 log.warning("the pods' mailbox can't be read, next look in %g s: %s", pause, error)
@@ -96,15 +107,18 @@ class Mailbox:
             del self._newest[pod]
         trouble: UnreadableInput | StoreFull | None = None
         async for page in self._blobs.entries(self._box + where):
+            read = [self._read(entry, known.get(self._sender_of(entry))) for entry in page]
+            notices = await asyncio.gather(*read, return_exceptions=True)
             done: list[str] = []
-            for entry in page:
+            for entry, notice in zip(page, notices, strict=True):
                 pod = self._sender_of(entry)
-                sender = known.get(pod)
                 try:
-                    if sender is not None:
-                        await self._act(pod, sender, entry)
-                    elif self._clock() - entry.modified_seconds <= STALE_SECONDS:
+                    if isinstance(notice, BaseException):
+                        raise notice
+                    if notice is None:
                         continue
+                    if (sender := known.get(pod)) is not None:
+                        await self._act(pod, sender, notice)
                 except (UnreadableInput, StoreFull) as error:
                     trouble = error  # one notice must not keep the others waiting
                 else:
@@ -118,20 +132,46 @@ class Mailbox:
         inside = entry.uri.removeprefix(address(self._blobs.root, self._box))
         return unquote(inside.split("/", 1)[0])
 
-    async def _act(self, pod: str, sender: Sender, entry: Entry) -> None:
+    async def _read(self, entry: Entry, sender: Sender | None) -> Message | None:
+        """None = it is to stay there. Who asks for a renewal is answered here, before anything else
+        is done."""
+        if sender is None:
+            young = self._clock() - entry.modified_seconds <= STALE_SECONDS
+            return None if young else {"t": "gone"}
         try:
-            data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
-            match parsed(data):
-                case {"t": "saved", "artifact": fields, "at": int(at)}:
-                    self._tell(pod, sender, fields, at)
-                case {"t": "more", "n": int(number)}:
-                    await self._orders.next_page(sender, pod=pod, number=number)
-                case _:
-                    log.warning("pod %s left a notice that nobody understands", pod)
+            async with self._gate:
+                data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
+                notice = parsed(data)
+                match notice:
+                    case {"t": "renew", "nonce": str(nonce)} if len(nonce) <= NONCE_LIMIT:
+                        if left_ns := self._left_ns(self._sender_of(entry)):
+                            await self._orders.renew(sender, nonce=nonce, left_ns=left_ns)
+                        return {"t": "gone"}
+                    case _:
+                        return notice or {}
         except UnreadableInput as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            # Gone: `look` and `run` met, or somebody cleared the attempt's folder.
+            return {"t": "gone"}  # `look` and `run` met, or somebody cleared the attempt's folder
+
+    async def _act(self, pod: str, sender: Sender, notice: Message) -> None:
+        match notice:
+            case {"t": "saved", "artifact": fields, "at": int(at)}:
+                self._tell(pod, sender, fields, at)
+            case {"t": "more", "n": int(number)}:
+                await self._page(pod, sender, number)
+            case {"t": "gone"}:
+                pass
+            case _:
+                log.warning("pod %s left a notice that nobody understands", pod)
+
+    async def _page(self, pod: str, sender: Sender, number: int) -> None:
+        try:
+            await self._orders.next_page(sender, pod=pod, number=number)
+        except UnreadableInput as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            # Somebody cleared the attempt's folder.
 
     def _tell(self, pod: str, sender: Sender, fields: Any, at: int) -> None:
         """Lists are in no order: an older checkpoint must not follow a newer one."""

@@ -10,10 +10,11 @@ from contextlib import suppress
 from whimbrel.spec import Resources
 
 from data_plane_agent import pod_access, pod_capacity
-from data_plane_agent.launcher import Offer
+from data_plane_agent.launcher import Capacity, Offer
 from data_plane_agent.pod_api import ApiError, PodApi
 from data_plane_agent.pod_capacity import NodeSight
 from data_plane_agent.pod_clock import REAL, Clock
+from data_plane_agent.pod_held import Held, load
 from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.reflector import Change, Gone, Listed, Reflector, Seen
 
@@ -101,6 +102,14 @@ class Cluster:
     def silent(self, host: str) -> bool:
         node = self._nodes.get(host)
         return bool(host) and (node is None or node.silent_since_ns != 0)
+
+    def capacity(self, held: Iterable[Held], settings: PodSettings, *, known: bool) -> Capacity:
+        """`allocatable` is what the largest node has, as a task must fit into one; `free` is of all
+        nodes together. `known`: the pods of before are."""
+        asked, running, queued = load(held)
+        ill = self.ill or ("" if known else "its pods are not known")
+        free, offer = self.free(asked), self.offer(settings)
+        return Capacity(self.largest(), free, running, queued, ill, offer)
 
     def largest(self) -> Resources:
         return pod_capacity.largest(self._nodes.values())

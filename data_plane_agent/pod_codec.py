@@ -63,6 +63,7 @@ def manifest(attempt: Attempt, order: Order, settings: PodSettings) -> Object:
                 f"{PREFIX}order-digest": order.digest,
                 f"{PREFIX}order-folder": order.folder,
                 f"{PREFIX}avoid": ",".join(attempt.avoid[:MOST_AVOIDED]),
+                f"{PREFIX}exclusive": "true" if attempt.exclusive else "false",
             },
         },
         "spec": {

@@ -16,7 +16,6 @@ from data_plane_agent import pod_failures
 from data_plane_agent.launcher import Broke, Finished, Logs
 from data_plane_agent.mailbox import Mailbox
 from data_plane_agent.pod_clock import REAL, Clock
-from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_held import Held
 from data_plane_agent.pod_logs import PodLogs
 from data_plane_agent.pod_orders import Orders, Sender
@@ -52,9 +51,7 @@ class Ends:
         self._clock = clock
         self._gate = asyncio.Semaphore(RESCUES_AT_ONCE)
 
-    async def of(
-        self, held: Held, about: Circumstances, failure: Failure | None
-    ) -> Finished | Broke:
+    async def of(self, held: Held, failure: Failure | None) -> Finished | Broke:
         """`failure` None: the pod ended by itself, or is gone."""
         seen, sender = held.sight, held.sender
         assert seen is not None
@@ -70,7 +67,9 @@ class Ends:
                 await asyncio.wait_for(self._mailbox.look(held.name), RESCUE_SECONDS)
             except Exception as error:  # a checkpoint less is no reason to tell no end
                 log.warning("the last checkpoint of %s is not known: %r", held.name, error)
-        failure = replace(failure or pod_failures.ended(seen, about), node=held.key.node)
+        failure = replace(
+            failure or pod_failures.ended(seen, asked=held.quiesced), node=held.key.node
+        )
         logs = Logs(await self._rescued(held, sender) if seen.started_ns else None)
         now = self._clock.now_ns()
         stopped = seen.ended.ended_ns if seen.ended and seen.ended.ended_ns else now

@@ -53,21 +53,24 @@ class Circumstances:
     `image_said` is the newest error of a pull, which the kubelet does not repeat while it backs
     off."""
 
-    gone: bool = False
     node_silent_seconds: float = 0.0
     stuck_seconds: float = 0.0
     unstarted_seconds: float = 0.0
     image_said: str = ""
 
 
-def ended(sight: Sight, about: Circumstances) -> Failure:
-    """Of a pod that is over, or gone, and left no answer."""
-    return (
+def ended(sight: Sight, *, asked: bool = False) -> Failure:
+    """Of a pod that is over, or gone, and left no answer. `asked`: we asked it to save and to end,
+    by deleting it."""
+    failure = (
         _disrupted(sight)
         or _by_status(sight)
         or _by_container(sight)
         or _system("pod_lost", "its pod was deleted by somebody else")
     )
+    if asked and failure.kind == "pod_lost":
+        return _system("interrupted", "asked to move; it ended without an answer in its time")
+    return failure
 
 
 def given_up(sight: Sight, about: Circumstances, settings: PodSettings) -> Failure | None:

@@ -14,13 +14,19 @@ from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_orders import Sender
 from data_plane_agent.pod_sight import Sight
 
+UNSHOWN_SECONDS = 30.0
+"""A pod that was made and that no watch shows is asked for. Shorter asks while a watch is broken,
+longer leaves an attempt waiting whose pod was deleted meanwhile."""
+
 
 @dataclass(eq=False, slots=True)
 class Held:
     """`attempt` is None for one found after the agent's restart. `unsure`: a create had no answer,
-    there may be a pod. `shown`: the watch has told of its pod. `obstacle` is why the pod can't be
-    made now. `since` when it waits for its pod, then for a node; `placed_since` for its start.
-    Times are of the launcher's monotonic clock."""
+    there may be a pod. `shown`: the watch has told of its pod. `gone`: its pod is off the list.
+    `obstacle` is why the pod can't be made now. `since` when it waits for its pod, then for a node;
+    `placed_since` for its start. Times are of the launcher's monotonic clock, but for `until_ns`:
+    the latest deadline (CLOCK_BOOTTIME) that an exclusive one was told, 0 = none; None: an earlier
+    agent may have told it one."""
 
     key: AttemptKey
     name: str
@@ -45,6 +51,11 @@ class Held:
     told_unplaceable: bool = False
     ending: bool = False
     cancelled: bool = False
+    quiesced: bool = False
+    exclusive: bool = False
+    renewable: bool = False
+    until_ns: int | None = 0
+    gone: bool = False
 
     @property
     def sender(self) -> Sender | None:
@@ -93,6 +104,12 @@ class Held:
         self.told_unplaceable = True
         return Unplaceable(self.key, self.no_room)
 
+    def unshown(self, now: float) -> bool:
+        """Once in a while, until the watch has shown the pod."""
+        asks = not self.shown and now - self.made_at > UNSHOWN_SECONDS
+        self.made_at = now if asks else self.made_at
+        return asks
+
     @property
     def placed(self) -> bool:
         """A node has it, and has not started it."""
@@ -135,6 +152,7 @@ def load(held: Iterable[Held]) -> tuple[list[Resources], int, int]:
 
 def held_of(sight: Sight, now: float) -> Held:
     held = Held(sight.key, sight.name, sight.input_digest, now)
+    held.exclusive, held.until_ns = sight.exclusive, None
     held.see(sight, now)
     held.shown = True
     return held

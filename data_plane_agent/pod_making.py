@@ -137,10 +137,6 @@ class Maker:
 
     def _refuse(self, attempt: Attempt) -> None:
         settings = self._settings
-        if attempt.exclusive:
-            raise NotMade(Failure(
-                Owner.CONFIG, "mode", "exclusive runs are not served by pods: allow another cluster"
-            ))  # fmt: skip
         image = image_of(attempt, settings)
         own = image == settings.image
         if settings.images and not own and not any(fnmatchcase(image, g) for g in settings.images):

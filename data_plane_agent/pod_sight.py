@@ -41,6 +41,7 @@ class Sight:
     input_digest: str
     order_digest: str
     folder: str
+    exclusive: bool
     avoid: tuple[str, ...]
     image: str
     memory_limit: int
@@ -60,6 +61,11 @@ class Sight:
     @property
     def over(self) -> bool:
         return self.ended is not None or self.phase in ("Succeeded", "Failed")
+
+    @property
+    def stopped(self) -> bool:
+        """Over, as its node tells: a phase alone may be the word of a cluster that lost it."""
+        return self.ended is not None or (self.over and not self.started_ns)
 
     @property
     def running(self) -> bool:
@@ -100,6 +106,7 @@ def sight(pod: Object) -> Sight | None:
         input_digest=text(notes, f"{PREFIX}input-digest"),
         order_digest=text(notes, f"{PREFIX}order-digest"),
         folder=text(notes, f"{PREFIX}order-folder"),
+        exclusive=text(notes, f"{PREFIX}exclusive") == "true",
         avoid=tuple(filter(None, text(notes, f"{PREFIX}avoid").split(","))),
         image=str(made_of.get("image") or ""),
         memory_limit=int(number(limits.get("memory"))),

@@ -7,15 +7,14 @@ lists the pods by label and goes on.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from whimbrel.spec import Artifact, Failure, Owner
 
 from data_plane_agent import pod_access, pod_capacity, pod_failures
+from data_plane_agent.aside import Aside
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import (
     Attempt,
@@ -25,22 +24,24 @@ from data_plane_agent.launcher import (
     Capacity,
     Finished,
     Found,
+    Renewal,
     Saved,
     Started,
 )
 from data_plane_agent.mailbox import Mailbox
+from data_plane_agent.news import News
 from data_plane_agent.pod_api import ApiError, Object, PodApi
 from data_plane_agent.pod_clock import REAL, Clock
 from data_plane_agent.pod_cluster import Cluster
 from data_plane_agent.pod_codec import MOST_AVOIDED, pod_name, selector
+from data_plane_agent.pod_death import Death
 from data_plane_agent.pod_ends import Ends
-from data_plane_agent.pod_failures import Circumstances
-from data_plane_agent.pod_held import Held, held_of, load
-from data_plane_agent.pod_leave import PodLeave
+from data_plane_agent.pod_held import Held, held_of
 from data_plane_agent.pod_logs import PodLogs
 from data_plane_agent.pod_making import Maker, NotMade
 from data_plane_agent.pod_orders import Orders, Sender
 from data_plane_agent.pod_removal import Removal
+from data_plane_agent.pod_renewals import PodRenewals
 from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.pod_sight import Sight, sight
 from data_plane_agent.reflector import Change, Gone, Listed, Reflector, Seen
@@ -49,16 +50,11 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
 """Between two looks at what waits: limits are kept to about this."""
-UNSHOWN_SECONDS = 30.0
-"""A pod that was made and that no watch shows is asked for. Shorter asks while a watch is broken,
-longer leaves an attempt waiting whose pod was deleted meanwhile."""
-KILL_SECONDS = 20.0
-"""To delete all pods when told to at the end. Shorter leaves some to the next agent's sweep."""
 
 
-class PodLauncher(PodLeave):
+class PodLauncher:
     """Implements `Launcher`. `open` before anything else; `close(kill=False)` leaves the pods to
-    the next agent."""
+    the next agent. Without a `renewal` nothing exclusive starts."""
 
     def __init__(
         self,
@@ -68,6 +64,7 @@ class PodLauncher(PodLeave):
         settings: PodSettings,
         *,
         data_dir: Path,
+        renewal: Renewal | None = None,
         clock: Clock = REAL,
     ) -> None:
         self.blobs = blobs
@@ -75,29 +72,30 @@ class PodLauncher(PodLeave):
         self._api = api
         self._orders = orders
         self._clock = clock
+        self._held: dict[str, Held] = {}
+        self._making: dict[str, asyncio.Task[None]] = {}
         self._removal = Removal(api, data_dir / "removed-pods", clock=clock)
+        self._renewals = PodRenewals(renewal, clock_ns=clock.boottime_ns)
+        self._death = Death(api, self._renewals, self._removal, self._making, clock=clock)
         self._maker = Maker(api, orders, settings, doomed=self._removal, clock=clock)
         self._logs = PodLogs(api, data_dir / "logs", clock=clock)
         cluster, now, sleep = settings.cluster, clock.now, clock.sleep
         self._mailbox = Mailbox(
-            blobs, orders, cluster=cluster, known=self._senders, saved=self._saved, sleep=sleep
-        )
+            blobs, orders, cluster=cluster, known=self._senders, saved=self._saved, sleep=sleep,
+            left_ns=lambda name: self._renewals.left_ns(self._held.get(name)),
+            urgent=lambda: any(one.exclusive and one.renewable for one in self._held.values()),
+        )  # fmt: skip
         self._ends = Ends(orders, self._mailbox, self._logs, clock=clock)
         self._pods = Reflector(
             api, "pods", on_change=self._changed, selector=selector(cluster), clock=now, sleep=sleep
         )
         self._cluster = Cluster(api, gpu_resource=settings.gpu_resource, clock=clock)
-        self._held: dict[str, Held] = {}
-        self._making: dict[str, asyncio.Task[None]] = {}
         self._found: dict[AttemptKey, str] | None = None
         self._found_known = asyncio.Event()
         self._leaving: dict[AttemptKey, Held] = {}  # told of, and not yet `taken`
-        self._events: list[tuple[AttemptEvent, Held]] = []
-        self._news = asyncio.Event()
+        self._news = News[Held](lambda held: self._held.get(held.name) is held)
         self._swept_at = clock.now()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loops: set[asyncio.Task[None]] = set()
-        self._broken: BaseException | None = None
+        self._aside = Aside(broken=self._broken)
 
     # -- life -------------------------------------------------------------------------------------
 
@@ -109,7 +107,7 @@ class PodLauncher(PodLeave):
             await pod_access.check(self._api)
         except ApiError as error:
             log.warning("the API server does not answer yet: %s", error.message)
-            self._loops.add(self._spawn(self._cluster.check_rights(), "rights"))
+            self._aside.keep(self._cluster.check_rights(), "rights")
         for work, name in (
             (self._pods.run(), "pods"),
             (self._cluster.reflector.run(), "nodes"),
@@ -117,19 +115,13 @@ class PodLauncher(PodLeave):
             (self._mailbox.run(), "mailbox"),
             (self._tick_forever(), "pod launcher ticks"),
         ):
-            self._loops.add(self._spawn(work, name))
+            self._aside.keep(work, name)
 
     async def close(self, *, kill: bool) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._aside.end()
         await self._logs.end()
         if kill:
-            held = [one for one in self._held.values() if one.uid]
-            work = [self._removal.stop(one.name, one.uid) for one in held]
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*work), KILL_SECONDS)
+            await self._removal.stop_all(self._held.values())
         await self._api.close()
 
     # -- the seam ---------------------------------------------------------------------------------
@@ -140,9 +132,10 @@ class PodLauncher(PodLeave):
             if name not in self._held:
                 held = Held(attempt.key, name, attempt.input_digest, self._clock.now(), attempt)
                 held.avoid = attempt.avoid[:MOST_AVOIDED]
+                held.exclusive = held.renewable = attempt.exclusive
                 self._held[name] = held
                 before = self._making.get(name)
-                self._making[name] = self._spawn(self._make(held, before), f"make {name}")
+                self._making[name] = self._aside.do(self._make(held, before), f"make {name}")
 
     async def watch(self) -> AsyncIterator[Sequence[AttemptEvent]]:
         """`Found` also names attempts that have ended meanwhile: their end follows. Raises what
@@ -150,25 +143,33 @@ class PodLauncher(PodLeave):
         await self._found_known.wait()
         yield [Found(self._found or {})]
         while True:
-            await self._news.wait()
-            self._news.clear()
-            if self._broken is not None:
-                raise self._broken
-            told, self._events = self._events, []
-            batch: list[AttemptEvent] = []
+            told = await self._news.batch()
             for event, held in told:
-                if self._held.get(held.name) is not held:
-                    continue  # cancelled meanwhile
-                batch.append(event)
                 if isinstance(event, Finished | Broke):
                     self._leaving[held.key] = self._held.pop(held.name)
-            if batch:
-                yield batch
+                    self._death.expect(held)
+            yield [event for event, _ in told]
 
     def taken(self, keys: Sequence[AttemptKey]) -> None:
         for held in [self._leaving.pop(key) for key in keys if key in self._leaving]:
             if held.uid:
                 self._put_away(held.name, held.uid)
+
+    async def quiesce(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            held = self._held.get(pod_name(key))
+            if held is not None and not held.quiesced:
+                held.quiesced = True
+                self._ask_to_leave(held)
+
+    async def adopt(self, keys: Sequence[AttemptKey]) -> None:
+        for key in keys:
+            if held := self._held.get(pod_name(key)):
+                held.renewable = held.exclusive
+
+    async def kill(self, keys: Sequence[AttemptKey]) -> None:
+        await self.cancel(keys)
+        await self._death.of(keys)
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         self.taken(keys)
@@ -176,20 +177,15 @@ class PodLauncher(PodLeave):
             if (held := self._held.pop(pod_name(key), None)) is None:
                 continue
             held.cancelled = True
+            self._death.expect(held)
             self._logs.close(held.name)
             if held.uid:
                 self._removal.note(held.uid)
-                self._spawn(self._removal.stop(held.name, held.uid), f"delete {held.name}")
+                self._aside.do(self._removal.stop(held.name, held.uid), f"delete {held.name}")
 
     def capacity(self) -> Capacity:
-        """`allocatable` is what the largest node has, as a task must fit into one; `free` is of all
-        nodes together."""
-        asked, running, queued = load(self._held.values())
-        ill = self._cluster.ill or ("" if self._found_known.is_set() else "its pods are not known")
-        free = self._cluster.free(asked)
-        return Capacity(
-            self._cluster.largest(), free, running, queued, ill, self._cluster.offer(self.settings)
-        )
+        known = self._found_known.is_set()
+        return self._cluster.capacity(self._held.values(), self.settings, known=known)
 
     async def read_log(
         self, key: AttemptKey, stream: str, *, offset: int, limit: int
@@ -211,8 +207,9 @@ class PodLauncher(PodLeave):
                 await asyncio.wait([before])
             made = await self._maker.make(held)
         except NotMade as error:
-            now, unreadable = self._clock.now_ns(), error.unreadable
-            return self._tell(Broke(held.key, error.failure, now, now, unreadable=unreadable), held)
+            now, uris = self._clock.now_ns(), error.unreadable
+            broke = Broke(held.key, error.failure, now, now, unreadable=uris)
+            return self._news.tell(broke, held)
         finally:
             if self._making.get(held.name) is asyncio.current_task():
                 del self._making[held.name]
@@ -223,6 +220,8 @@ class PodLauncher(PodLeave):
             return await self._removal.stop(held.name, held.uid)
         if held.attempt is not None:
             held.attempt = replace(held.attempt, inputs={})  # the order has them
+        if held.quiesced:
+            self._ask_to_leave(held)
         held.made_at = self._clock.now()
         if held.sight is None:  # the watch may have been faster
             self._see(held, made)
@@ -241,11 +240,15 @@ class PodLauncher(PodLeave):
             case Gone(pod):
                 self._removal.gone(pod["metadata"]["uid"])
                 if (held := self._of(pod)) is not None:
-                    self._begin_end(held, Circumstances(gone=True))
+                    held.gone = True
+                    self._begin_end(held)
+                self._death.gone(pod["metadata"]["uid"])
 
     def _of(self, pod: Object) -> Held | None:
         """Whose pod this is, with its new state taken in."""
         seen = sight(pod)
+        if seen is not None:
+            self._death.tell(seen)
         held = None if seen is None or self._found is None else self._held.get(seen.name)
         if seen is None or held is None or not held.is_of(seen):
             return None
@@ -262,11 +265,13 @@ class PodLauncher(PodLeave):
             seen = sight(pod)
             if seen is None:
                 continue
+            held = held_of(seen, self._clock.now())
             if seen.uid in self._removal:
+                self._death.expect(held)
                 self._put_away(seen.name, seen.uid)
                 continue
             found[seen.key] = seen.input_digest
-            held = self._held[seen.name] = held_of(seen, self._clock.now())
+            self._held[seen.name] = held
             held.requests = pod_capacity.requests_of(pod, gpu_resource=self.settings.gpu_resource)
         self._found = found
         self._found_known.set()
@@ -279,20 +284,24 @@ class PodLauncher(PodLeave):
         if seen.started_ns and not held.told_started:
             held.told_started = True
             avoided = tuple(host for host in held.avoid if host != seen.host)
-            self._tell(Started(held.key, seen.started_ns, seen.host, avoided), held)
+            self._news.tell(Started(held.key, seen.started_ns, seen.host, avoided), held)
         if seen.over:
-            self._begin_end(held, Circumstances())
+            self._begin_end(held)
 
     # -- ends -------------------------------------------------------------------------------------
 
-    def _begin_end(self, held: Held, about: Circumstances, failure: Failure | None = None) -> None:
-        if not held.ending:
+    def _begin_end(self, held: Held, failure: Failure | None = None) -> None:
+        """Not while an exclusive one may run on where nobody sees it: it gets no further answer,
+        and `_look` comes back."""
+        if self._renewals.may_run(held):
+            held.renewable = False
+        elif not held.ending:
             held.ending = True
-            self._spawn(self._end(held, about, failure), f"end {held.name}")
+            self._aside.do(self._end(held, failure), f"end {held.name}")
 
-    async def _end(self, held: Held, about: Circumstances, failure: Failure | None) -> None:
+    async def _end(self, held: Held, failure: Failure | None) -> None:
         try:
-            end = await self._ends.of(held, about, failure)
+            end = await self._ends.of(held, failure)
         except Exception as error:
             log.exception("the end of %s can't be told well: a bug", held.name)
             now = self._clock.now_ns()
@@ -301,12 +310,17 @@ class PodLauncher(PodLeave):
         if isinstance(end, Broke) and end.failure.kind == "image" and held.sight is not None:
             self._cluster.refuse(held.sight.image)
         self._logs.close(held.name)
-        self._tell(end, held)
+        self._news.tell(end, held)
+
+    def _ask_to_leave(self, held: Held) -> None:
+        """SIGTERM and its manifest's grace; what has not begun is deleted."""
+        if held.uid:
+            self._aside.do(self._removal.ask(held.name, held.uid), f"quiesce {held.name}")
 
     def _put_away(self, name: str, uid: str) -> None:
         self._removal.note(uid)
         after = self.settings.linger_seconds
-        self._spawn(self._removal.remove(name, uid, after=after), f"put away {name}")
+        self._aside.do(self._removal.remove(name, uid, after=after), f"put away {name}")
 
     # -- what time brings -------------------------------------------------------------------------
 
@@ -318,6 +332,7 @@ class PodLauncher(PodLeave):
     def tick(self) -> None:
         now = self._clock.now()
         self._cluster.look(self._pods.ill)
+        self._renewals.look([*self._held.values(), *self._death.look()])
         if self._found is None:
             return
         for held in list(self._held.values()):
@@ -330,18 +345,19 @@ class PodLauncher(PodLeave):
     def _look(self, held: Held, now: float) -> None:
         well, patience = self._cluster.well, self.settings.unschedulable_seconds
         if (news := held.placing(now, well=well, patience=patience)) is not None:
-            self._tell(news, held)
+            self._news.tell(news, held)
         if not well:
             return held.begin_patience(now)
         if held.sight is None or held.ending:
             return
-        if not held.shown and now - held.made_at > UNSHOWN_SECONDS:
-            held.made_at = now
-            self._spawn(self._ask_for(held), f"ask for {held.name}")
+        if held.gone or held.sight.over:
+            return self._begin_end(held)
+        if held.unshown(now):
+            self._aside.do(self._ask_for(held), f"ask for {held.name}")
         about = held.circumstances(now, silent=self._cluster.silent(held.sight.host))
         failure = pod_failures.given_up(held.sight, about, self.settings)
         if failure is not None:
-            self._begin_end(held, about, failure)
+            self._begin_end(held, failure)
 
     async def _ask_for(self, held: Held) -> None:
         """It may have come and gone while no watch was there to see it."""
@@ -351,7 +367,8 @@ class PodLauncher(PodLeave):
             return
         there = None if found is None else sight(found)
         if there is None or there.uid != held.uid:
-            self._begin_end(held, Circumstances(gone=True))
+            held.gone = True
+            self._begin_end(held)
         elif not held.shown:
             self._see(held, there)
 
@@ -359,14 +376,11 @@ class PodLauncher(PodLeave):
         """No pod with our label may stay that nobody owns (I7). A young one may be of a create
         whose answer is on its way."""
         oldest_ns = self._clock.now_ns() - int(self.settings.orphan_seconds * 1e9)
-        leaving = {held.uid for held in self._leaving.values()}
-        for seen in filter(None, map(sight, self._pods.items.values())):
-            held = self._held.get(seen.name)
-            owned = (held is not None and held.is_of(seen)) or seen.uid in leaving
-            known = owned or seen.uid in self._removal or seen.deleting_ns
-            if not known and seen.created_ns < oldest_ns:
-                log.warning("pod %s belongs to nobody: deleted", seen.name)
-                self._spawn(self._removal.remove(seen.name, seen.uid), f"delete {seen.name}")
+        owners = [*self._held.values(), *self._leaving.values()]
+        seen = [one for one in map(sight, self._pods.items.values()) if one is not None]
+        for one in self._removal.strays(seen, owners, oldest_ns=oldest_ns):
+            log.warning("pod %s belongs to nobody: deleted", one.name)
+            self._aside.do(self._removal.remove(one.name, one.uid), f"delete {one.name}")
 
     # -- news -------------------------------------------------------------------------------------
 
@@ -377,24 +391,8 @@ class PodLauncher(PodLeave):
 
     def _saved(self, key: AttemptKey, artifact: Artifact, at_ns: int) -> None:
         if (held := self._held.get(pod_name(key))) is not None:
-            self._tell(Saved(key, artifact, at_ns), held)
+            self._news.tell(Saved(key, artifact, at_ns), held)
 
-    def _tell(self, event: AttemptEvent, held: Held) -> None:
-        self._events.append((event, held))
-        self._news.set()
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._over)
-        return task
-
-    def _over(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if task.cancelled() or (error := task.exception()) is None:
-            return
-        log.error("%s failed", task.get_name(), exc_info=error)
-        if task in self._loops:
-            self._broken = error
-            self._found_known.set()
-            self._news.set()
+    def _broken(self, error: BaseException) -> None:
+        self._found_known.set()
+        self._news.broke(error)

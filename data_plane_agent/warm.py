@@ -8,15 +8,15 @@ it gives back (`fall_back`). After a restart the pods dial again and say what th
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import UnreadableInput
 from whimbrel.spec import Failure, Owner, Resources
 
+from data_plane_agent.aside import Aside
 from data_plane_agent.launcher import (
     Attempt,
     AttemptEvent,
@@ -25,6 +25,7 @@ from data_plane_agent.launcher import (
     Finished,
     Started,
 )
+from data_plane_agent.news import News
 from data_plane_agent.pod_orders import Orders
 from data_plane_agent.warm_adoption import Adoption
 from data_plane_agent.warm_door import Door, Line
@@ -61,30 +62,27 @@ class WarmPools:
         self._fall_back = fall_back
         self._clock = clock
         self.door = Door(token_of=self._token_of, heard=self._heard, lost=self._line_lost)
-        self._making = Making(pods, self, settings, clock=clock)
-        self._talk = Talk(self, orders, settings, clock=clock)
+        self._news = News[Record](lambda record: self._records.get(record.key) is record)
+        self._aside = Aside(broken=self._news.broke)
+        self._making = Making(pods, self, settings, aside=self._aside, clock=clock)
+        self._talk = Talk(self, orders, settings, news=self._news, aside=self._aside, clock=clock)
         self.pools: dict[PoolKey, Pool] = {}
         self._pods: dict[str, WarmPod] = {}
         self._records: dict[AttemptKey, Record] = {}
-        self._events: list[tuple[AttemptEvent, Record]] = []
-        self._news = asyncio.Event()
         self._wake = asyncio.Event()
         self._adoption = Adoption(clock=clock)
         self._pump_due = False
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life -------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """OSError when the door's port can't be had."""
         self.port = await self.door.open(self.settings.host, self.settings.port)
-        self.spawn(self._cluster.run(self, port=self.port), "warm pods")
-        self.spawn(self._tick_forever(), "ticks of warm pods")
+        self._aside.keep(self._cluster.run(self, port=self.port), "warm pods")
+        self._aside.keep(self._tick_forever(), "ticks of warm pods")
 
     async def close(self, *, kill: bool) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._aside.end()
         await self.door.close()
         if kill:
             made = [pod for pod in self._pods.values() if pod.uid]
@@ -108,7 +106,7 @@ class WarmPools:
                 if attempt.checkpoint is None and not reads_files(attempt.inputs):
                     pool.add(record)
                 else:
-                    self.spawn(self._prepare(record, attempt), f"URLs for {attempt.key.node}")
+                    self._aside.do(self._prepare(record, attempt), f"URLs for {attempt.key.node}")
         self._wake.set()
         self.pump_soon()
 
@@ -116,21 +114,11 @@ class WarmPools:
         """`Found` also names attempts that have ended meanwhile: their end follows."""
         yield [await self._adoption.found()]
         while True:
-            await self._news.wait()
-            self._news.clear()
-            told, self._events = self._events, []
-            batch: list[AttemptEvent] = []
-            ended: list[Record] = []
-            for event, record in told:
-                if self._records.get(record.key) is not record:
-                    continue  # cancelled meanwhile
-                batch.append(event)
-                if isinstance(event, Finished | Broke):
-                    ended.append(record)
+            told = await self._news.batch()
+            ended = [record for event, record in told if isinstance(event, Finished | Broke)]
             for record in ended:
                 self._records.pop(record.key, None)
-            if batch:
-                yield batch
+            yield [event for event, _ in told]
             for record in ended:  # whoever asks for the next batch has this one
                 self._settle(record)
 
@@ -255,7 +243,7 @@ class WarmPools:
         if pod.ready:
             self._talk.welcome(pod, None)
         else:
-            self.spawn(self._talk.bring_code(pod, pod.line), f"code for {pod.name}")
+            self._aside.do(self._talk.bring_code(pod, pod.line), f"code for {pod.name}")
 
     def ready(self, pod: WarmPod) -> None:
         pod.ready, pod.idle_since, pod.pool.strikes = True, self._clock(), 0
@@ -270,15 +258,12 @@ class WarmPools:
         record.pod, record.began, record.announced = None, 0.0, False
         record.pool.add(record, first=True)
 
-    def tell(self, event: AttemptEvent, record: Record) -> None:
-        self._events.append((event, record))
-        self._news.set()
-
     def _broke(self, record: Record, failure: Failure, unreadable: tuple[str, ...] = ()) -> None:
         now, host = time.time_ns(), "" if record.pod is None else record.pod.host
         named, began = replace(failure, node=record.key.node), record.began_ns or now
         record.ended = True
-        self.tell(Broke(record.key, named, began, now, unreadable=unreadable, host=host), record)
+        broke = Broke(record.key, named, began, now, unreadable=unreadable, host=host)
+        self._news.tell(broke, record)
 
     def _settle(self, record: Record) -> None:
         """The engine has its end: so may the pod forget it."""
@@ -295,7 +280,7 @@ class WarmPools:
         self.gone(pod.name, failure)
 
     def given_back(self, records: list[Record]) -> None:
-        self.spawn(self._give_back(records), "give attempts to pods of their own")
+        self._aside.do(self._give_back(records), "give attempts to pods of their own")
 
     async def _give_back(self, records: list[Record]) -> None:
         attempts: list[Attempt] = []
@@ -339,7 +324,7 @@ class WarmPools:
         elif head is not None and head.began and now - head.began > TICK_SECONDS:
             if not head.announced and not head.ended:
                 head.announced = True
-                self.tell(Started(head.key, head.began_ns, pod.host), head)
+                self._news.tell(Started(head.key, head.began_ns, pod.host), head)
             if len(pod.assigned) > 1:
                 head.pool.lane(head.entry).learn(now - head.began)
                 self._talk.ask_back(pod)
@@ -384,15 +369,3 @@ class WarmPools:
         if (pool := self.pools.get(key)) is None:
             pool = self.pools[key] = Pool(key)
         return pool
-
-    # -- tasks ------------------------------------------------------------------------------------
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed: a bug", task.get_name(), exc_info=error)

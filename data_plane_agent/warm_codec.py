@@ -13,7 +13,6 @@ from data_plane_agent.api_errors import Object
 from data_plane_agent.api_json import part
 from data_plane_agent.launcher import Attempt, AttemptKey
 from data_plane_agent.pod_codec import PREFIX, manifest, selector
-from data_plane_agent.pod_failures import Circumstances
 from data_plane_agent.pod_orders import Order
 from data_plane_agent.pod_settings import PodSettings
 from data_plane_agent.pod_sight import sight
@@ -85,7 +84,7 @@ def sighted(pod: Object) -> Sighted | None:
     seen = sight(_as_attempt(pod))
     if seen is None:
         return None
-    failure = pod_failures.ended(seen, Circumstances()) if seen.over else None
+    failure = pod_failures.ended(seen) if seen.over else None
     if failure is not None and seen.ended is not None and seen.ended.exit_code == 0:
         failure = Failure(Owner.SYSTEM, "pod_lost", "its warm pod ended")  # as it may, when idle
     return Sighted(
@@ -104,7 +103,7 @@ def gone(pod: Object) -> Failure:
     seen = sight(_as_attempt(pod))
     if seen is None:
         return Failure(Owner.SYSTEM, "pod_lost", "its warm pod is gone")
-    return pod_failures.ended(seen, Circumstances(gone=True))
+    return pod_failures.ended(seen)
 
 
 def _as_attempt(pod: Object) -> Object:

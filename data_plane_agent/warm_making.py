@@ -6,11 +6,12 @@ tasks to wait: they get pods of their own, which also tell what is wrong.
 
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent.aside import Aside
 from data_plane_agent.launcher import Attempt
 from data_plane_agent.warm_pool import Pool, Record, WarmPod
 from data_plane_agent.warm_settings import WarmSettings
@@ -33,16 +34,22 @@ class Ears(Protocol):
     def met(self, pod: WarmPod) -> None: ...
     def gone(self, name: str, failure: Failure | None) -> None: ...
     def given_back(self, records: list[Record]) -> None: ...
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
 
 
 class Making:
     def __init__(
-        self, cluster: Pods, ears: Ears, settings: WarmSettings, *, clock: Callable[[], float]
+        self,
+        cluster: Pods,
+        ears: Ears,
+        settings: WarmSettings,
+        *,
+        aside: Aside,
+        clock: Callable[[], float],
     ) -> None:
         self._cluster = cluster
         self._ears = ears
         self._settings = settings
+        self._aside = aside
         self._clock = clock
         self._retry_at = 0.0
 
@@ -58,7 +65,7 @@ class Making:
                 name = f"warm-{pool.key.id[:12]}-{secrets.token_hex(4)}"
                 pod = WarmPod(name, pool, secrets.token_hex(32), self._clock())
                 self._ears.met(pod)
-                self._ears.spawn(self._create(pod), f"make {name}")
+                self._aside.do(self._create(pod), f"make {name}")
 
     def thin(self, pool: Pool) -> None:
         idle = self._settings.idle_seconds
@@ -68,7 +75,7 @@ class Making:
 
     def delete(self, name: str, uid: str) -> None:
         if uid:
-            self._ears.spawn(self._cluster.delete(name, uid), f"delete {name}")
+            self._aside.do(self._cluster.delete(name, uid), f"delete {name}")
 
     def unready(self, pod: WarmPod, failure: Failure | None) -> None:
         """It ended, or was given up, before it could do anything."""

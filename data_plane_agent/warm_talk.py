@@ -8,7 +8,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,7 +17,9 @@ from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import UnreadableInput, artifact_of
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent.aside import Aside
 from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Saved
+from data_plane_agent.news import News
 from data_plane_agent.pod_answers import complete, is_artifact
 from data_plane_agent.pod_orders import Orders, Sender
 from data_plane_agent.process_answers import end_of, key_of, parts_of
@@ -52,18 +54,25 @@ class Told:
 class Ears(Protocol):
     def ready(self, pod: WarmPod) -> None: ...
     def again(self, record: Record) -> None: ...
-    def tell(self, event: AttemptEvent, record: Record) -> None: ...
     def give_up(self, pod: WarmPod, failure: Failure | None) -> None: ...
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
 
 
 class Talk:
     def __init__(
-        self, ears: Ears, orders: Orders, settings: WarmSettings, *, clock: Callable[[], float]
+        self,
+        ears: Ears,
+        orders: Orders,
+        settings: WarmSettings,
+        *,
+        news: News[Record],
+        aside: Aside,
+        clock: Callable[[], float],
     ) -> None:
         self._ears = ears
         self._orders = orders
         self._settings = settings
+        self._news = news
+        self._aside = aside
         self._clock = clock
         self._asked = 0
         self._reads: dict[int, asyncio.Future[bytes]] = {}
@@ -130,7 +139,7 @@ class Talk:
                     self._saved(record, message)
             case {"t": "more", "seq": int(seq), "n": int(number)}:
                 if record := pod.assigned.get(seq):
-                    self._ears.spawn(self._more(pod, record, number), f"slots for {pod.name}")
+                    self._aside.do(self._more(pod, record, number), f"slots for {pod.name}")
             case {"t": "text", "id": int(asked), "data": str(data)}:
                 future = self._reads.pop(asked, None)
                 if future is not None and not future.done():
@@ -194,7 +203,7 @@ class Talk:
     def _end(self, pod: WarmPod, record: Record, event: AttemptEvent) -> None:
         record.ended = True
         pod.owed[record.seq] = record
-        self._ears.tell(event, record)
+        self._news.tell(event, record)
 
     def _given(self, pod: WarmPod, seqs: list[Any]) -> None:
         pod.asked_back = 0
@@ -213,7 +222,7 @@ class Talk:
             log.warning("a task named a checkpoint that is not its own: %s", artifact.uri)
             return
         record.saved_ns = at
-        self._ears.tell(Saved(record.key, artifact, at), record)
+        self._news.tell(Saved(record.key, artifact, at), record)
 
     async def sign(self, record: Record, attempt: Attempt) -> None:
         """URLs of what it reads. UnreadableInput when there is one that can't be signed."""

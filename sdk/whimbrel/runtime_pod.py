@@ -26,7 +26,7 @@ from whimbrel.runtime_order import Order, Page, Pages
 from whimbrel.runtime_pod_child import Desk
 from whimbrel.runtime_pod_http import DiskError, Http
 from whimbrel.runtime_pod_renewals import FIRST_SECONDS, Deadline, Renewals
-from whimbrel.runtime_pod_watch import Child, how_lost
+from whimbrel.runtime_pod_watch import Child, how_lost, not_renewed
 from whimbrel.runtime_store import plain
 from whimbrel.runtime_timer import boottime_ns
 from whimbrel.spec import Artifact, Failure, Owner
@@ -92,9 +92,16 @@ def _run(order: Order, pages: Pages, desk: Desk, moving: Flag) -> int:
     if renewals is not None and not renewals.first():
         said = f"not started: no live renewal of the cluster's session within {FIRST_SECONDS:g} s"
         return _say(_broke(Failure(Owner.SYSTEM, "no_renewal", said)), started, order, pages)
-    child = Child(desk.log, timeout=order.timeout, grace=order.grace, moving=moving, pages=pages)
+    granted = deadline.newest if renewals is not None else None
+    child = Child(
+        desk.log,
+        timeout=order.timeout,
+        grace=order.grace,
+        moving=moving,
+        pages=pages,
+        granted=granted,
+    )
     if not child.fork():
-        granted = deadline.newest if renewals is not None else None
         runtime_pod_child.run(
             order, pages, desk, output=child.output, moving=moving, granted=granted
         )
@@ -106,7 +113,7 @@ def _run(order: Order, pages: Pages, desk: Desk, moving: Flag) -> int:
         return _KILLED  # whose fault it was is known to Kubernetes, which knows the limits
     if answer is None:
         over = end.status == -signal.SIGKILL and 0 < deadline.newest() <= boottime_ns()
-        answer = _broke(end.failure or (_not_renewed() if over else how_lost(end)))
+        answer = _broke(end.failure or (not_renewed() if over else how_lost(end)))
     answer["stdout"] = _store_log(desk, pages, order.region)
     answer["saved"] = desk.get("saved")
     return _say(answer, started, order, pages)
@@ -166,11 +173,6 @@ def _store_log(desk: Desk, pages: Pages, region: str) -> Message | None:
     with desk.log.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return plain(Artifact(slot.uri, digest, size, region))
-
-
-def _not_renewed() -> Failure:
-    said = "its session was not renewed in time: the kernel ended it at its deadline"
-    return Failure(Owner.SYSTEM, "no_renewal", said)
 
 
 def _broke(failure: Failure) -> Message:

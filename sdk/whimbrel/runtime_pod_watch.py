@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whimbrel.runtime_order import Pages
+from whimbrel.runtime_timer import boottime_ns
 from whimbrel.spec import Failure, Owner
 
 LOG_LIMIT = 16 * 1024 * 1024
@@ -46,10 +47,19 @@ class End:
 
 
 class Child:
-    """`timeout` and `grace` are seconds, 0 = none; `moving()` is True once the pod has to go."""
+    """`timeout` and `grace` are seconds, 0 = none; `moving()` is True once the pod has to go.
+    `granted()` is until when an exclusive child may run at most (CLOCK_BOOTTIME; 0 = not known at
+    this moment): its own timer is faster, but goes with an exec."""
 
     def __init__(
-        self, log: Path, *, timeout: float, grace: float, moving: Callable[[], bool], pages: Pages
+        self,
+        log: Path,
+        *,
+        timeout: float,
+        grace: float,
+        moving: Callable[[], bool],
+        pages: Pages,
+        granted: Callable[[], int] | None = None,
     ) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._written = 0
@@ -57,6 +67,8 @@ class Child:
         self._grace = grace
         self._moving = moving
         self._pages = pages
+        self._granted = granted
+        self._until_ns = 0
         self._renew_at = 0.0
         self._ooms = oom_kills()
         self._pid = 0
@@ -92,13 +104,25 @@ class Child:
             elif doom is None and leave is not None and now >= leave:
                 doom = _unmoved(self._grace)
                 self._kill()
-            ends = [end - now for end in (limit, leave) if end is not None and doom is None]
-            self._wait(max(0.0, min([_TICK_SECONDS, *ends])))
+            left = self._left()
+            if doom is None and left is not None and left <= 0:
+                doom = not_renewed()
+                self._kill()
+            ends = [end - now for end in (limit, leave) if end is not None]
+            ends += [] if left is None else [left]
+            self._wait(max(0.0, min([_TICK_SECONDS, *(ends if doom is None else [])])))
             self._renew(now)
             self._reap()
         self._kill()
         self._drain()
         return End(self._status, doom, oom_kills() > self._ooms)
+
+    def _left(self) -> float | None:
+        """Seconds until an exclusive child must be over; None for others."""
+        if self._granted is None:
+            return None
+        self._until_ns = self._granted() or self._until_ns
+        return (self._until_ns - boottime_ns()) / 1e9
 
     def _wait(self, seconds: float) -> None:
         sources = [self._wake] if self._pipe < 0 else [self._wake, self._pipe]
@@ -190,6 +214,11 @@ def oom_kills() -> int:
                 if word == "oom_kill":
                     return int(count)
     return 0
+
+
+def not_renewed() -> Failure:
+    said = "its session was not renewed in time: it was ended at its deadline"
+    return Failure(Owner.SYSTEM, "no_renewal", said)
 
 
 def _timed_out(seconds: float) -> Failure:

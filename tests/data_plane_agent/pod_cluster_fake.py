@@ -31,8 +31,8 @@ class Lost(Exception):
 
 class FakeCluster:
     """`faults` are raised by the next creates (Lost: after it took effect); `down` by everything;
-    `broken` by calls of that name. A watch replays after `lag`. `room` is how many pods the quota
-    allows, `denied` a verb that the agent may not."""
+    `broken` by calls of that name. A watch replays after `lag`, a create takes `slow` seconds.
+    `room` is how many pods the quota allows, `denied` a verb that the agent may not."""
 
     namespace = "whimbrel"
 
@@ -41,7 +41,7 @@ class FakeCluster:
         self.faults: list[Exception] = []
         self.down: ApiError | None = None
         self.broken: dict[str, ApiError] = {}
-        self.lag = 0.0
+        self.lag = self.slow = 0.0
         self.room: int | None = None
         self.denied = ""
         self.dead_hosts: set[str] = set()
@@ -61,6 +61,7 @@ class FakeCluster:
     async def create(self, manifest: Object) -> Object:
         name = manifest["metadata"]["name"]
         await self._called("create", name)
+        await asyncio.sleep(self.slow)
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None and not isinstance(fault, Lost):
             raise fault

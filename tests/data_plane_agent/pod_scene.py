@@ -99,12 +99,28 @@ class MemoryBlobs:
         pass
 
 
+class Session:
+    """Implements `Renewal`. `left` seconds from each question on, 0 = it is in doubt."""
+
+    def __init__(self) -> None:
+        self.left = 5.0
+
+    def until_ns(self) -> int:
+        return boot_ns() + int(self.left * 1e9) if self.left else 0
+
+
+def boot_ns() -> int:
+    """CLOCK_BOOTTIME, as the virtual loop has it."""
+    return int(asyncio.get_running_loop().time() * 1e9)
+
+
 class Scene:
     """`told` is what the engine of the present launcher was told after Found; while `busy` it asks
     for no more."""
 
     def __init__(self, folder: Path, settings: PodSettings) -> None:
         self.folder, self.settings = folder, settings
+        self.session = Session()
         self.cluster, self.blobs = FakeCluster(), MemoryBlobs()
         (folder / "bundle.tar").write_bytes(b"code")
         self.found: dict[AttemptKey, str] | None = None
@@ -119,9 +135,17 @@ class Scene:
 
         blobs = cast(Blobs, self.blobs)
         orders = Orders(blobs, cluster="alpha", fetch_archive=fetch, clock_ns=now_ns)
-        clock = Clock(now=asyncio.get_running_loop().time, now_ns=now_ns)
+        clock = Clock(asyncio.get_running_loop().time, now_ns, boot_ns)
         api = cast(PodApi, self.cluster)
-        made = PodLauncher(api, orders, blobs, self.settings, data_dir=self.folder, clock=clock)
+        made = PodLauncher(
+            api,
+            orders,
+            blobs,
+            self.settings,
+            data_dir=self.folder,
+            renewal=self.session,
+            clock=clock,
+        )
         return made, orders
 
     async def open(self, *, wait: bool = True) -> None:

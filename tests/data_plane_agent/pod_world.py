@@ -315,7 +315,7 @@ class World:
         """Long enough for several looks, and nothing was told."""
         await asyncio.sleep(0.1)
         assert not self.told
-        assert not self.launcher._events
+        assert not len(self.launcher._news)
 
 
 async def _soon(seconds: float) -> None:

@@ -99,13 +99,13 @@ SHUTDOWN = "Pod was terminated in response to imminent node shutdown."
     ],
 )  # fmt: skip
 def test_an_end_without_an_answer(status: dict[str, Any], owner: str, kind: str) -> None:
-    failure = ended(seen(**status), Circumstances(gone=True))
+    failure = ended(seen(**status))
     assert (failure.owner, failure.kind) == (Owner(owner), kind), failure
     assert failure.message
 
 
 def test_an_oom_names_the_limit_and_what_to_do() -> None:
-    failure = ended(seen(limit="96Mi", **exited(137, "OOMKilled")), QUIET)
+    failure = ended(seen(limit="96Mi", **exited(137, "OOMKilled")))
     assert "96 MiB" in failure.message
     assert "limits=Resources(mem" in failure.message
 
@@ -199,7 +199,7 @@ def test_whatever_a_pod_shows_has_an_owner(
 ) -> None:
     sees = seen(deleting=deleting, **status)
     about = Circumstances(node_silent_seconds=silent, stuck_seconds=stuck)
-    failure = ended(sees, about)
+    failure = ended(sees)
     assert failure.owner in Owner
     assert failure.kind
     assert failure.message

@@ -102,7 +102,7 @@ USER, SYSTEM, CONFIG = Owner.USER, Owner.SYSTEM, Owner.CONFIG
     ],
 )
 def test_ends(status: dict[str, Any], owner: Owner, kind: str) -> None:
-    failure = ended(pod(**status), Circumstances())
+    failure = ended(pod(**status))
     assert (failure.owner, failure.kind) == (owner, kind), failure
     assert failure.message
 

@@ -55,7 +55,7 @@ async def test_cancelled_when_the_create_has_had_no_answer_the_pod_is_found_and_
 async def test_cancelled_after_its_end_was_heard_it_is_not_told(w: World) -> None:
     name = await w.start(attempt())
     w.api.end(name, done())
-    await w.until(lambda: len(w.launcher._events) == 2)
+    await w.until(lambda: len(w.launcher._news) == 2)
     await w.launcher.cancel([KEY])
     other = attempt("other")
     w.api.run(await w.start(other))

@@ -107,6 +107,11 @@ def stamps(n: int) -> int:
         time.sleep(0.01)
 
 @task
+def becomes(n: int) -> int:
+    """Another program, which has no timer."""
+    os.execv("/bin/sh", ["sh", "-c", "while true; do echo 1 >> stamps; sleep 0.05; done"])
+
+@task
 def environment(n: int) -> str:
     c = current_context()
     order = [name for name in os.environ if name.startswith("WHIMBREL_ORDER")]

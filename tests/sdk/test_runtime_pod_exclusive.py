@@ -109,6 +109,20 @@ def test_the_kernel_ends_it_at_its_last_deadline_also_when_process_1_stands_stil
     assert agent.asked_ns[0] + 2 * SECOND < written[-1] < last  # it was pushed out
 
 
+def test_what_became_another_program_is_ended_by_process_1(pod: Pod) -> None:
+    """An exec takes the kernel's timer away."""
+    exclusive(pod)
+    pod.server.fault = agent = Agent(pod.server, 2 * SECOND)
+    process = pod.begin("becomes", n=1)
+    until(lambda: (pod.folder / "work" / "stamps").exists())
+    agent.may = False
+    status, answer, _ = pod.end(process)
+    agent.end()
+    assert (status, answer["owner"], answer["kind"]) == (1, "system", "no_renewal")
+    over = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - agent.asked_ns[-1]
+    assert over < 10 * SECOND
+
+
 # -- questions and answers, without a process -----------------------------------------------------
 
 

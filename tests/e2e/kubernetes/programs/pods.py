@@ -5,12 +5,13 @@ Nothing here needs more than the standard library, so that it runs in any image 
 
 import os
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from whimbrel import File, Resources, current_context, task, workflow
+from whimbrel import File, Placement, Resources, current_context, task, workflow
 
 SMALL = Resources(cpu="50m", mem="64Mi")
 
@@ -114,6 +115,34 @@ def count(door: str, to: int) -> int:
 @workflow
 def counting(door: str, to: int = 10) -> int:
     return count(door=door, to=to)
+
+
+@task(requests=SMALL)
+def tick(door: str) -> int:
+    """Stamps its output for as long as it runs, whether it reaches anybody or not; saves when it is
+    asked to move."""
+    context = current_context()
+    saved = context.checkpoint.read()
+    done = int(saved) if saved else 0
+    run, over = door.rsplit("/", 1)[1], threading.Event()
+
+    def at_the_door() -> None:
+        wait_at(door)
+        over.set()
+
+    note(door, f"ticks from {done}")
+    threading.Thread(target=at_the_door, daemon=True).start()
+    while not over.wait(0.02):
+        done += 1
+        print(run, "ticks", context.epoch, context.attempt, time.time_ns(), flush=True)
+        if context.migration_requested:
+            context.checkpoint.write(str(done).encode())
+    return done
+
+
+@workflow(placement=Placement(mode="exclusive"))
+def alone(door: str) -> int:
+    return tick(door=door)
 
 
 @task(requests=SMALL)
