@@ -33,7 +33,7 @@ be heard well within a third of a session's TTL."""
 LONGEST_SECONDS = 15.0
 """Between two looks at a store that does not answer."""
 AT_ONCE = 8
-"""Notices acted upon. Fewer let the last of many wait, more press the store."""
+"""Pods heard. Fewer let the last of many wait, more press the store."""
 NONCE_LIMIT = 64
 STALE_SECONDS = 600.0
 """After which a notice of an unknown pod is deleted. Shorter might hit one whose pod is about to be
@@ -107,71 +107,57 @@ class Mailbox:
             del self._newest[pod]
         trouble: UnreadableInput | StoreFull | None = None
         async for page in self._blobs.entries(self._box + where):
-            read = [self._read(entry, known.get(self._sender_of(entry))) for entry in page]
-            notices = await asyncio.gather(*read, return_exceptions=True)
-            done: list[str] = []
-            for entry, notice in zip(page, notices, strict=True):
-                pod = self._sender_of(entry)
-                try:
-                    if isinstance(notice, BaseException):
-                        raise notice
-                    if notice is None:
-                        continue
-                    if (sender := known.get(pod)) is not None:
-                        await self._act(pod, sender, notice)
-                except (UnreadableInput, StoreFull) as error:
-                    trouble = error  # one notice must not keep the others waiting
-                else:
-                    done.append(entry.uri)
-            if done:
+            by_pod: dict[str, list[Entry]] = {}
+            for entry in page:
+                by_pod.setdefault(self._sender_of(entry), []).append(entry)
+            acts = [self._hear(pod, known.get(pod), said) for pod, said in by_pod.items()]
+            heard = await asyncio.gather(*acts)
+            trouble = next((error for _, error in heard if error is not None), trouble)
+            if done := [uri for uris, _ in heard for uri in uris]:
                 await self._blobs.delete(done)
         if trouble is not None:
             raise trouble
+
+    async def _hear(
+        self, pod: str, sender: Sender | None, said: list[Entry]
+    ) -> tuple[list[str], UnreadableInput | StoreFull | None]:
+        """What was acted upon, and what one could not be: it must not keep the others waiting."""
+        done: list[str] = []
+        trouble: UnreadableInput | StoreFull | None = None
+        async with self._gate:
+            for entry in said:
+                try:
+                    if await self._act(pod, sender, entry):
+                        done.append(entry.uri)
+                except (UnreadableInput, StoreFull) as error:
+                    trouble = error
+        return done, trouble
 
     def _sender_of(self, entry: Entry) -> str:
         inside = entry.uri.removeprefix(address(self._blobs.root, self._box))
         return unquote(inside.split("/", 1)[0])
 
-    async def _read(self, entry: Entry, sender: Sender | None) -> Message | None:
-        """None = it is to stay there. Who asks for a renewal is answered here, before anything else
-        is done."""
+    async def _act(self, pod: str, sender: Sender | None, entry: Entry) -> bool:
+        """Whether it is done with; else it stays there."""
         if sender is None:
-            young = self._clock() - entry.modified_seconds <= STALE_SECONDS
-            return None if young else {"t": "gone"}
+            return self._clock() - entry.modified_seconds > STALE_SECONDS
         try:
-            async with self._gate:
-                data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
-                notice = parsed(data)
-                match notice:
-                    case {"t": "renew", "nonce": str(nonce)} if len(nonce) <= NONCE_LIMIT:
-                        if left_ns := self._left_ns(self._sender_of(entry)):
-                            await self._orders.renew(sender, nonce=nonce, left_ns=left_ns)
-                        return {"t": "gone"}
-                    case _:
-                        return notice or {}
+            data = await self._blobs.get(entry.uri) if entry.bytes <= NOTICE_LIMIT else b""
+            match parsed(data):
+                case {"t": "renew", "nonce": str(nonce)} if len(nonce) <= NONCE_LIMIT:
+                    if left_ns := self._left_ns(pod):
+                        await self._orders.renew(sender, nonce=nonce, left_ns=left_ns)
+                case {"t": "saved", "artifact": fields, "at": int(at)}:
+                    self._tell(pod, sender, fields, at)
+                case {"t": "more", "n": int(number)}:
+                    await self._orders.next_page(sender, pod=pod, number=number)
+                case _:
+                    log.warning("pod %s left a notice that nobody understands", pod)
         except UnreadableInput as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
-            return {"t": "gone"}  # `look` and `run` met, or somebody cleared the attempt's folder
-
-    async def _act(self, pod: str, sender: Sender, notice: Message) -> None:
-        match notice:
-            case {"t": "saved", "artifact": fields, "at": int(at)}:
-                self._tell(pod, sender, fields, at)
-            case {"t": "more", "n": int(number)}:
-                await self._page(pod, sender, number)
-            case {"t": "gone"}:
-                pass
-            case _:
-                log.warning("pod %s left a notice that nobody understands", pod)
-
-    async def _page(self, pod: str, sender: Sender, number: int) -> None:
-        try:
-            await self._orders.next_page(sender, pod=pod, number=number)
-        except UnreadableInput as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-            # Somebody cleared the attempt's folder.
+            # Gone: `look` and `run` met, or somebody cleared the attempt's folder.
+        return True
 
     def _tell(self, pod: str, sender: Sender, fields: Any, at: int) -> None:
         """Lists are in no order: an older checkpoint must not follow a newer one."""
