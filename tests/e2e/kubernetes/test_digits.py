@@ -1,6 +1,7 @@
 """The example pipeline, unchanged, in real clusters: it loses a node, then its whole region."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 from tests.e2e.federation import Run, eventually
@@ -12,18 +13,21 @@ LONG = 600.0
 
 def test_digits_loses_a_node_then_its_region_and_arrives(cloud: Cloud, clusters: dict) -> None:
     federation, alpha = cloud.federation, clusters["alpha"]
-    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20", "--name", "digits",
+    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20",
               "--region", "alpha", "--region", "beta")  # fmt: skip
 
-    def welcome() -> bool:
-        placed = json.loads(federation.whimbrel(*launch, "--dry-run", "-o", "json").stdout)
-        return placed["cluster"] == "alpha"
+    names = (f"digits-{number}" for number in count())
+
+    def welcome() -> str:
+        name = next(names)
+        plan = federation.whimbrel(*launch, "--name", name, "--dry-run", "-o", "json").stdout
+        return name if json.loads(plan)["cluster"] == "alpha" else ""
 
     # A cluster that was lost a moment ago, by an earlier test, gets no new work for a while, and
     # then a growing share of it: which runs are in the share is told by their names.
-    eventually("alpha gets this run", welcome, deadline=LONG)
-    federation.whimbrel(*launch)
-    run = Run(federation, "digits", federation.folder)
+    name = eventually("alpha gets a run of this name", welcome, deadline=LONG)
+    federation.whimbrel(*launch, "--name", name)
+    run = Run(federation, name, federation.folder)
 
     def training() -> list[dict]:
         return [n for n in run.execution["nodes"] if n["id"].startswith("train")]
