@@ -13,9 +13,9 @@ LONG = 600.0
 
 def test_digits_loses_a_node_then_its_region_and_arrives(cloud: Cloud, clusters: dict) -> None:
     federation, alpha = cloud.federation, clusters["alpha"]
-    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "20",
+    # As many rounds as it takes for a model to be in training still when its node is killed.
+    launch = ("run", str(EXAMPLE), "digits", "--remote", "--rounds", "60",
               "--region", "alpha", "--region", "beta")  # fmt: skip
-
     names = (f"digits-{number}" for number in count())
 
     def welcome() -> str:
