@@ -293,9 +293,6 @@ def to_router(said: m.FromAgent) -> agent_pb2.AgentMessage:
                 capacity=_load(said.load),
             )
             return agent_pb2.AgentMessage(hello=hello)
-        case m.Inventory(held):
-            items = [agent_pb2.Held(execution=one.execution, epoch=one.epoch) for one in held]
-            return agent_pb2.AgentMessage(inventory=agent_pb2.Inventory(held=items))
         case m.Answer():
             answer = placement_pb2.Answer(
                 id=said.id,
@@ -334,8 +331,6 @@ def from_router(message: agent_pb2.RouterMessage) -> m.FromRouter | None:
             return _question(message.question)
         case "bye":
             return m.Bye(message.bye.reason)
-        case "inventory_request":
-            return m.InventoryRequest()
         case _:
             return None
 

@@ -140,7 +140,7 @@ class Engine:
     def vitals(self) -> tuple[m.Load, int, bool, str]:
         """As of the newest tick; callable on any thread. A loop that is stuck shows no progress."""
         load, progress, pending = self._vitals
-        return load, progress, pending, self.holdings.digest
+        return load, progress, pending, str(self.holdings.digest)
 
     def newest(self, execution: str, node: str, *, attempt: int = 0) -> AttemptKey | None:
         """The attempt of a node, 0 = the newest, if it is known here, running or over."""

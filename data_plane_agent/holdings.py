@@ -8,7 +8,8 @@ input or output.
 import logging
 from collections.abc import Iterable
 
-from whimbrel.spec import Mode, Want, sha256
+from whimbrel.service.held import HeldDigest
+from whimbrel.spec import Mode, Want
 
 from data_plane_agent import messages as m
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Started, Unplaceable
@@ -33,13 +34,7 @@ class Holdings:
         self._refused: dict[str, int] = {}
         self._leaving: dict[str, int] = {}
         self._drained = False
-        self._digest = 0
-
-    @property
-    def digest(self) -> str:
-        """XOR of sha256("{execution}@{epoch}") over what is held: free of order, updated in one
-        step."""
-        return f"{self._digest:064x}"
+        self.digest = HeldDigest()
 
     def held(self) -> tuple[m.Wish, ...]:
         return tuple(m.Wish(run.execution, run.epoch) for run in tuple(self.runs.values()))
@@ -63,6 +58,8 @@ class Holdings:
                     self._quiesce(one.execution, one.epoch, work)
         if isinstance(heard, m.All):
             named = {one.execution for one in heard.assignments}
+            # Asked for again at an epoch that was refused: the rows may have come from a backup.
+            self._refused = {x: epoch for x, epoch in self._refused.items() if x not in named}
             self._wanted = {x: epoch for x, epoch in self._wanted.items() if x in named}
             here = named | self.runs.keys()
             self._leaving = {x: epoch for x, epoch in self._leaving.items() if x in here}
@@ -123,7 +120,7 @@ class Holdings:
     def hold(self, run: Run, *, want: Want, work: Work) -> None:
         """`want`: as the claim says."""
         self.runs[run.execution] = run
-        self._digest ^= _mark(run)
+        self.digest.flip(run.execution, run.epoch)
         if want is Want.QUIESCE:
             self._leaving[run.execution] = run.epoch
         self._leave(run, work)
@@ -163,7 +160,7 @@ class Holdings:
         if run is not None and run.epoch <= epoch:
             run.stop(work)
             del self.runs[execution]
-            self._digest ^= _mark(run)
+            self.digest.flip(execution, run.epoch)
 
     def let_go(self, work: Work) -> None:
         """Release the runs of which nothing goes on, as there is no room for them."""
@@ -193,7 +190,3 @@ class Holdings:
             # Without a wish nothing claims it; a book of every run there ever was would only grow.
             del self._refused[execution]
             self._leaving.pop(execution, None)
-
-
-def _mark(run: Run) -> int:
-    return int(sha256(f"{run.execution}@{run.epoch}"), 16)

@@ -313,16 +313,6 @@ class Bye:
 
 
 @dataclass(frozen=True, slots=True)
-class InventoryRequest:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    held: tuple[Wish, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Answer:
     """`copied` are (address of the original, its copy here)."""
 
@@ -336,8 +326,8 @@ class Answer:
 
 
 Question = Probe | Copy | ReadLog | OtherQuestion
-FromRouter = Welcome | All | Changed | Removed | Question | Bye | InventoryRequest
-FromAgent = Hello | Inventory | Answer
+FromRouter = Welcome | All | Changed | Removed | Question | Bye
+FromAgent = Hello | Answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ class Worker(Protocol):
 
     def joined(self, cluster_epoch: int, *, resumed: bool) -> None: ...
     def assigned(self, heard: m.All | m.Changed | m.Removed) -> None: ...
-    def held(self) -> tuple[m.Wish, ...]: ...
     def load(self) -> m.Load: ...
 
 
@@ -178,8 +177,6 @@ class Session:
         match heard:
             case m.All() | m.Changed() | m.Removed():
                 self._engine.assigned(heard)
-            case m.InventoryRequest():
-                out.put_nowait(m.Inventory(self._engine.held()))
             case m.Probe() | m.Copy() | m.ReadLog() | m.OtherQuestion():
                 self._spawn(self._answer(heard, out))
             case m.Bye("superseded"):

@@ -204,6 +204,7 @@ def beat_from_wire(message: agent_pb2.Heartbeat) -> Beat:
         engine_progress=message.engine_progress,
         work_pending=message.work_pending,
         compute_ok=message.compute_ok,
+        held=message.held_digest,
     )
 
 

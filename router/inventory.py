@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from whimbrel.errors import Unreachable
+from whimbrel.service.held import HeldDigest
 from whimbrel.spec import Assignment
 
 from router import clusters as keys
@@ -55,6 +56,7 @@ class Inventory:
         self.assignments: dict[str, Assignment] = {}
         self.returns: dict[str, Return] = {}
         self._by_cluster: dict[str, dict[str, Assignment]] = {}
+        self._held: dict[str, HeldDigest] = {}
         self._snapshot: Mapping[str, Cluster] | None = None
         self._listeners: list[Callable[[News], None]] = []
 
@@ -79,6 +81,7 @@ class Inventory:
                     kept.clear()
                 self.assignments.clear()
                 self._by_cluster.clear()
+                self._held.clear()
                 for entry in entries:
                     self._put(entry)
                 self.current = True
@@ -90,6 +93,10 @@ class Inventory:
 
     def assigned_to(self, cluster: str) -> list[Assignment]:
         return list(self._by_cluster.get(cluster, {}).values())
+
+    def held(self, cluster: str) -> str:
+        """The digest of what is assigned to it."""
+        return str(self._held.setdefault(cluster, HeldDigest()))
 
     def require(self) -> None:
         """Raises Unreachable while etcd can't be read: an old view must not decide anything."""
@@ -146,6 +153,7 @@ class Inventory:
         self.assignments[assignment.execution] = assignment
         own = self._by_cluster.setdefault(assignment.cluster, {})
         own[assignment.execution] = assignment
+        self._flip(assignment)
         news: list[News] = [Assigned(assignment)]
         if before is not None and before.cluster != assignment.cluster:
             news.append(Unassigned(before))
@@ -155,7 +163,11 @@ class Inventory:
         before = self.assignments.pop(execution, None)
         if before is not None:
             self._by_cluster.get(before.cluster, {}).pop(execution, None)
+            self._flip(before)
         return before
+
+    def _flip(self, one: Assignment) -> None:
+        self._held.setdefault(one.cluster, HeldDigest()).flip(one.execution, one.epoch)
 
     def _deleted(self, key: str) -> list[News]:
         prefix, _, name = key[1:].partition("/")

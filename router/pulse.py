@@ -10,7 +10,8 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Beat:
     """One heartbeat. `n` counts; `last_ack_n` of the newest acknowledgement the agent has seen;
-    `compute_ok` False keeps new work away and does not touch the session."""
+    `compute_ok` False keeps new work away and does not touch the session. `held` is the digest of
+    what the agent holds, "" = it does not say."""
 
     session: str
     cluster: str
@@ -20,6 +21,7 @@ class Beat:
     engine_progress: int = 0
     work_pending: bool = False
     compute_ok: bool = True
+    held: str = ""
 
 
 @dataclass(frozen=True, slots=True)

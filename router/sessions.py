@@ -18,6 +18,7 @@ from whimbrel.spec import Assignment
 from router import clusters as keys
 from router.clusters import Capacity, Session, encode, session_from
 from router.etcd import Etcd, EtcdDown, LeaseGone
+from router.held import compare
 from router.inventory import Assigned, Inventory, News, Reread, SessionChanged, Unassigned
 from router.pulse import Beat, Pulse, failing, feel
 from router.streams import Stream
@@ -261,7 +262,20 @@ class Sessions:
             return Ack(session_over=True)
         if (reported := self._said(beat, session.lease, capacity)) is not None:
             self._reported[beat.cluster] = (session.lease, reported)
+        self._compare(beat)
         return Ack(renewed=True)
+
+    def _compare(self, beat: Beat) -> None:
+        """Of agents whose stream is here: theirs is the replica that told them."""
+        stream = self._streams.get(beat.cluster)
+        known = self._inventory.current and stream is not None and stream.session == beat.session
+        if stream is None or not known or not beat.held:
+            return
+        same = beat.held == self._inventory.held(beat.cluster)
+        stream.difference, again = compare(stream.difference, same=same, now=self._clock())
+        if again:
+            log.info("holds other runs than are assigned to it", extra={"cluster": beat.cluster})
+            stream.refresh()
 
     def _said(self, beat: Beat, lease: int, capacity: Capacity | None) -> Capacity | None:
         """The newest capacity of this session, as ill as the heartbeat says it is."""

@@ -12,6 +12,8 @@ from typing import Any
 from whimbrel.errors import Unreachable
 from whimbrel.spec import Assignment
 
+from router.held import Difference
+
 PAGE = 500
 """Assignments a message. Too many block the stream for a question, too few cost a message each."""
 
@@ -64,6 +66,7 @@ class Stream:
         self.id = id
         self.cluster = cluster
         self.session = session
+        self.difference: Difference | None = None
         self._everything = everything
         self._all_due = True
         self._pending: dict[str, tuple[bool, Assignment]] = {}
@@ -82,7 +85,8 @@ class Stream:
         self._wake.set()
 
     def refresh(self) -> None:
-        """The view was read anew: say everything again, and take nothing away."""
+        """Say everything again, and take nothing away: the view was read anew, or the agent holds
+        something else (`difference`)."""
         self._all_due = True
         self._wake.set()
 

@@ -41,7 +41,7 @@ async def test_a_chain_arrives_and_is_forgotten(tmp_path: Path) -> None:
             m.Succeeded,
         ]
         await until(lambda: not it.engine.held())
-        assert it.engine.holdings.digest == "0" * 64
+        assert str(it.engine.holdings.digest) == "0" * 64
         assert it.outbox.waiting == 0
 
 
@@ -180,6 +180,25 @@ async def test_silence_kills_nothing_but_is_asked_about(tmp_path: Path) -> None:
         ledger.rows[X]["epoch"] = 2
         it.engine.assigned(m.All(()))
         await until(lambda: not it.engine.held())
+
+
+async def test_what_was_refused_is_asked_for_again_when_everything_is_said_again(
+    tmp_path: Path,
+) -> None:
+    """Rows that come from a backup may stand at that epoch once more."""
+    ledger = FakeLedger()
+    ledger.launch(X, chain(1), epoch=2)
+    wished = (Assignment(X, 1, "c"),)
+    async with agent(tmp_path, ledger, forever) as it:
+        it.assign(X)
+        it.join()
+        await until(lambda: ledger.claims)
+        it.engine.assigned(m.Changed(wished))
+        ledger.rows[X]["epoch"] = 1
+        assert not it.engine.held()
+        it.engine.assigned(m.All(wished))
+        await until(it.engine.held)
+        assert len(ledger.claims) == 2
 
 
 async def test_a_restart_adopts_what_fits_and_repeats_nothing(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from whimbrel.errors import Fenced
 from router import clusters as keys
 from router.clusters import encode, session_from
 from router.etcd import Etcd, EtcdDown
+from router.held import FIRST_SECONDS
 from router.inventory import Inventory
 from router.pulse import Beat
 from router.sessions import Hello, Sessions, Terms, Welcome
+from router.streams import All
 from tests.router.federation import ETCD
 from tests.router.federation import Etcd as EtcdProcess
 
@@ -46,6 +48,7 @@ class Scene:
     etcd: Etcd
     epochs: Epochs
     sessions: Sessions
+    inventory: Inventory
     now: list[float]
 
     async def open(self, **more: str) -> Welcome:
@@ -74,8 +77,9 @@ async def etcd(tmp_path: Path) -> AsyncIterator[Etcd]:
 def scene(etcd: Etcd) -> Scene:
     epochs, now = Epochs(etcd=etcd), [0.0]
     terms = Terms(ttl=60, heartbeat=20, stall=60, gateway="here:1")
-    sessions = Sessions(etcd, Inventory(), epochs, terms=terms, clock=lambda: now[0])
-    return Scene(etcd, epochs, sessions, now)
+    inventory = Inventory()
+    sessions = Sessions(etcd, inventory, epochs, terms=terms, clock=lambda: now[0])
+    return Scene(etcd, epochs, sessions, inventory, now)
 
 
 def beat(welcome: Welcome, n: int = 1, *, last_ack_n: int = 0) -> Beat:
@@ -92,6 +96,19 @@ async def test_a_deaf_agent_is_not_renewed(scene: Scene) -> None:
     ack = await scene.sessions.beat(beat(welcome, 4))
     assert (ack.renewed, ack.session_over) == (False, False)
     assert (await scene.sessions.beat(beat(welcome, 5, last_ack_n=4))).renewed
+
+
+async def test_who_holds_something_else_for_long_is_told_everything_again(scene: Scene) -> None:
+    stream, welcome = await scene.sessions.hello(HELLO)
+    scene.inventory.current = True
+    told = stream.messages()
+    assert isinstance(await anext(told), All)
+    again = asyncio.ensure_future(anext(told))
+    for n, held in enumerate((scene.inventory.held("east"), "", "f" * 64, "f" * 64), start=1):
+        scene.now[0] += FIRST_SECONDS
+        assert not again.done()
+        await scene.sessions.beat(replace(beat(welcome, n, last_ack_n=n - 1), held=held))
+    assert isinstance(await again, All)
 
 
 async def test_only_the_stored_session_is_renewed(scene: Scene) -> None:

@@ -26,7 +26,7 @@ from whimbrel.wire.v1 import placement_pb2 as whimbrel_dot_wire_dot_v1_dot_place
 from whimbrel.wire.v1 import ledger_pb2 as whimbrel_dot_wire_dot_v1_dot_ledger__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwhimbrel/wire/v1/agent.proto\x12\x10whimbrel.wire.v1\x1a whimbrel/wire/v1/placement.proto\x1a\x1dwhimbrel/wire/v1/ledger.proto\"\xa8\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0eresume_session\x18\x04 \x01(\t\x12\x12\n\nlast_ack_n\x18\x05 \x01(\x03\x12\x0e\n\x06region\x18\x06 \x01(\t\x12,\n\x08\x63\x61pacity\x18\x07 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Capacity\"h\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\x03\x12\x0f\n\x07resumed\x18\x05 \x01(\x08\"1\n\tInventory\x12$\n\x04held\x18\x01 \x03(\x0b\x32\x16.whimbrel.wire.v1.Held\"(\n\x04Held\x12\x11\n\texecution\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\"\x9e\x01\n\x0c\x41gentMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.whimbrel.wire.v1.HelloH\x00\x12\x30\n\tinventory\x18\x02 \x01(\x0b\x32\x1b.whimbrel.wire.v1.InventoryH\x00\x12*\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x18.whimbrel.wire.v1.AnswerH\x00\x42\x06\n\x04\x62ody\"B\n\rAssignmentSet\x12\x31\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1c.whimbrel.wire.v1.Assignment\"\x15\n\x03\x42ye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xf4\x02\n\rRouterMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.whimbrel.wire.v1.WelcomeH\x00\x12.\n\x03\x61ll\x18\x02 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12\x32\n\x07\x63hanged\x18\x03 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12\x32\n\x07removed\x18\x04 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12.\n\x08question\x18\x05 \x01(\x0b\x32\x1a.whimbrel.wire.v1.QuestionH\x00\x12$\n\x03\x62ye\x18\x06 \x01(\x0b\x32\x15.whimbrel.wire.v1.ByeH\x00\x12?\n\x11inventory_request\x18\x07 \x01(\x0b\x32\".whimbrel.wire.v1.InventoryRequestH\x00\x42\x06\n\x04\x62ody\"\x12\n\x10InventoryRequest\"\xfc\x01\n\tHeartbeat\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x15\n\rcluster_epoch\x18\x03 \x01(\x03\x12\t\n\x01n\x18\x04 \x01(\x03\x12\x12\n\nlast_ack_n\x18\x05 \x01(\x03\x12\x11\n\tt_send_ns\x18\x06 \x01(\x03\x12\x12\n\ncompute_ok\x18\x07 \x01(\x08\x12\x17\n\x0f\x65ngine_progress\x18\x08 \x01(\x03\x12\x14\n\x0cwork_pending\x18\t \x01(\x08\x12,\n\x08\x63\x61pacity\x18\n \x01(\x0b\x32\x1a.whimbrel.wire.v1.Capacity\x12\x13\n\x0bheld_digest\x18\x0b \x01(\t\"S\n\x0cHeartbeatAck\x12\t\n\x01n\x18\x01 \x01(\x03\x12\x11\n\tt_send_ns\x18\x02 \x01(\x03\x12\x0f\n\x07renewed\x18\x03 \x01(\x08\x12\x14\n\x0csession_over\x18\x04 \x01(\x08\x32\xe8\x03\n\x0c\x41gentGateway\x12N\n\x07Session\x12\x1e.whimbrel.wire.v1.AgentMessage\x1a\x1f.whimbrel.wire.v1.RouterMessage(\x01\x30\x01\x12G\n\x04\x42\x65\x61t\x12\x1b.whimbrel.wire.v1.Heartbeat\x1a\x1e.whimbrel.wire.v1.HeartbeatAck(\x01\x30\x01\x12G\n\x05\x43laim\x12\x1e.whimbrel.wire.v1.ClaimRequest\x1a\x1c.whimbrel.wire.v1.ClaimReply0\x01\x12H\n\x06\x43ommit\x12\x1f.whimbrel.wire.v1.CommitRequest\x1a\x1d.whimbrel.wire.v1.CommitReply\x12Q\n\tFetchSpec\x12\".whimbrel.wire.v1.FetchSpecRequest\x1a .whimbrel.wire.v1.FetchSpecReply\x12Y\n\x0b\x46\x65tchBundle\x12$.whimbrel.wire.v1.FetchBundleRequest\x1a\".whimbrel.wire.v1.FetchBundleChunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cwhimbrel/wire/v1/agent.proto\x12\x10whimbrel.wire.v1\x1a whimbrel/wire/v1/placement.proto\x1a\x1dwhimbrel/wire/v1/ledger.proto\"\xa8\x01\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x16\n\x0eresume_session\x18\x04 \x01(\t\x12\x12\n\nlast_ack_n\x18\x05 \x01(\x03\x12\x0e\n\x06region\x18\x06 \x01(\t\x12,\n\x08\x63\x61pacity\x18\x07 \x01(\x0b\x32\x1a.whimbrel.wire.v1.Capacity\"h\n\x07Welcome\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x15\n\rcluster_epoch\x18\x02 \x01(\x03\x12\x0e\n\x06ttl_ms\x18\x03 \x01(\x03\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\x03\x12\x0f\n\x07resumed\x18\x05 \x01(\x08\"r\n\x0c\x41gentMessage\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.whimbrel.wire.v1.HelloH\x00\x12*\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x18.whimbrel.wire.v1.AnswerH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x02\x10\x03\"B\n\rAssignmentSet\x12\x31\n\x0b\x61ssignments\x18\x01 \x03(\x0b\x32\x1c.whimbrel.wire.v1.Assignment\"\x15\n\x03\x42ye\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xb9\x02\n\rRouterMessage\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.whimbrel.wire.v1.WelcomeH\x00\x12.\n\x03\x61ll\x18\x02 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12\x32\n\x07\x63hanged\x18\x03 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12\x32\n\x07removed\x18\x04 \x01(\x0b\x32\x1f.whimbrel.wire.v1.AssignmentSetH\x00\x12.\n\x08question\x18\x05 \x01(\x0b\x32\x1a.whimbrel.wire.v1.QuestionH\x00\x12$\n\x03\x62ye\x18\x06 \x01(\x0b\x32\x15.whimbrel.wire.v1.ByeH\x00\x42\x06\n\x04\x62odyJ\x04\x08\x07\x10\x08\"\xfc\x01\n\tHeartbeat\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0f\n\x07\x63luster\x18\x02 \x01(\t\x12\x15\n\rcluster_epoch\x18\x03 \x01(\x03\x12\t\n\x01n\x18\x04 \x01(\x03\x12\x12\n\nlast_ack_n\x18\x05 \x01(\x03\x12\x11\n\tt_send_ns\x18\x06 \x01(\x03\x12\x12\n\ncompute_ok\x18\x07 \x01(\x08\x12\x17\n\x0f\x65ngine_progress\x18\x08 \x01(\x03\x12\x14\n\x0cwork_pending\x18\t \x01(\x08\x12,\n\x08\x63\x61pacity\x18\n \x01(\x0b\x32\x1a.whimbrel.wire.v1.Capacity\x12\x13\n\x0bheld_digest\x18\x0b \x01(\t\"S\n\x0cHeartbeatAck\x12\t\n\x01n\x18\x01 \x01(\x03\x12\x11\n\tt_send_ns\x18\x02 \x01(\x03\x12\x0f\n\x07renewed\x18\x03 \x01(\x08\x12\x14\n\x0csession_over\x18\x04 \x01(\x08\x32\xe8\x03\n\x0c\x41gentGateway\x12N\n\x07Session\x12\x1e.whimbrel.wire.v1.AgentMessage\x1a\x1f.whimbrel.wire.v1.RouterMessage(\x01\x30\x01\x12G\n\x04\x42\x65\x61t\x12\x1b.whimbrel.wire.v1.Heartbeat\x1a\x1e.whimbrel.wire.v1.HeartbeatAck(\x01\x30\x01\x12G\n\x05\x43laim\x12\x1e.whimbrel.wire.v1.ClaimRequest\x1a\x1c.whimbrel.wire.v1.ClaimReply0\x01\x12H\n\x06\x43ommit\x12\x1f.whimbrel.wire.v1.CommitRequest\x1a\x1d.whimbrel.wire.v1.CommitReply\x12Q\n\tFetchSpec\x12\".whimbrel.wire.v1.FetchSpecRequest\x1a .whimbrel.wire.v1.FetchSpecReply\x12Y\n\x0b\x46\x65tchBundle\x12$.whimbrel.wire.v1.FetchBundleRequest\x1a\".whimbrel.wire.v1.FetchBundleChunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,24 +37,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_end=284
   _globals['_WELCOME']._serialized_start=286
   _globals['_WELCOME']._serialized_end=390
-  _globals['_INVENTORY']._serialized_start=392
-  _globals['_INVENTORY']._serialized_end=441
-  _globals['_HELD']._serialized_start=443
-  _globals['_HELD']._serialized_end=483
-  _globals['_AGENTMESSAGE']._serialized_start=486
-  _globals['_AGENTMESSAGE']._serialized_end=644
-  _globals['_ASSIGNMENTSET']._serialized_start=646
-  _globals['_ASSIGNMENTSET']._serialized_end=712
-  _globals['_BYE']._serialized_start=714
-  _globals['_BYE']._serialized_end=735
-  _globals['_ROUTERMESSAGE']._serialized_start=738
-  _globals['_ROUTERMESSAGE']._serialized_end=1110
-  _globals['_INVENTORYREQUEST']._serialized_start=1112
-  _globals['_INVENTORYREQUEST']._serialized_end=1130
-  _globals['_HEARTBEAT']._serialized_start=1133
-  _globals['_HEARTBEAT']._serialized_end=1385
-  _globals['_HEARTBEATACK']._serialized_start=1387
-  _globals['_HEARTBEATACK']._serialized_end=1470
-  _globals['_AGENTGATEWAY']._serialized_start=1473
-  _globals['_AGENTGATEWAY']._serialized_end=1961
+  _globals['_AGENTMESSAGE']._serialized_start=392
+  _globals['_AGENTMESSAGE']._serialized_end=506
+  _globals['_ASSIGNMENTSET']._serialized_start=508
+  _globals['_ASSIGNMENTSET']._serialized_end=574
+  _globals['_BYE']._serialized_start=576
+  _globals['_BYE']._serialized_end=597
+  _globals['_ROUTERMESSAGE']._serialized_start=600
+  _globals['_ROUTERMESSAGE']._serialized_end=913
+  _globals['_HEARTBEAT']._serialized_start=916
+  _globals['_HEARTBEAT']._serialized_end=1168
+  _globals['_HEARTBEATACK']._serialized_start=1170
+  _globals['_HEARTBEATACK']._serialized_end=1253
+  _globals['_AGENTGATEWAY']._serialized_start=1256
+  _globals['_AGENTGATEWAY']._serialized_end=1744
 # @@protoc_insertion_point(module_scope)

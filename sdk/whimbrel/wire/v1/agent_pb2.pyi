@@ -96,72 +96,26 @@ class Welcome(_message.Message):
 Global___Welcome: _TypeAlias = Welcome  # noqa: Y015
 
 @_typing.final
-class Inventory(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HELD_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Held]: ...
-    def __init__(
-        self,
-        *,
-        held: _abc.Iterable[Global___Held] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Inventory: _TypeAlias = Inventory  # noqa: Y015
-
-@_typing.final
-class Held(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    EXECUTION_FIELD_NUMBER: _builtins.int
-    EPOCH_FIELD_NUMBER: _builtins.int
-    execution: _builtins.str
-    epoch: _builtins.int
-    def __init__(
-        self,
-        *,
-        execution: _builtins.str = ...,
-        epoch: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "execution", b"execution"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Held: _TypeAlias = Held  # noqa: Y015
-
-@_typing.final
 class AgentMessage(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     HELLO_FIELD_NUMBER: _builtins.int
-    INVENTORY_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
-    @_builtins.property
-    def inventory(self) -> Global___Inventory: ...
     @_builtins.property
     def answer(self) -> _placement_pb2.Answer: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
-        inventory: Global___Inventory | None = ...,
         answer: _placement_pb2.Answer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "body", b"body", "hello", b"hello", "inventory", b"inventory"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "body", b"body", "hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "body", b"body", "hello", b"hello", "inventory", b"inventory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "body", b"body", "hello", b"hello"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "inventory", "answer"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "answer"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -216,12 +170,11 @@ class RouterMessage(_message.Message):
     REMOVED_FIELD_NUMBER: _builtins.int
     QUESTION_FIELD_NUMBER: _builtins.int
     BYE_FIELD_NUMBER: _builtins.int
-    INVENTORY_REQUEST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def welcome(self) -> Global___Welcome: ...
     @_builtins.property
     def all(self) -> Global___AssignmentSet:
-        """everything assigned to this cluster: after Welcome and after a lost watch"""
+        """everything assigned to this cluster: after Welcome, after a lost watch, when held_digest differs"""
 
     @_builtins.property
     def changed(self) -> Global___AssignmentSet: ...
@@ -233,8 +186,6 @@ class RouterMessage(_message.Message):
     def question(self) -> _placement_pb2.Question: ...
     @_builtins.property
     def bye(self) -> Global___Bye: ...
-    @_builtins.property
-    def inventory_request(self) -> Global___InventoryRequest: ...
     def __init__(
         self,
         *,
@@ -244,32 +195,16 @@ class RouterMessage(_message.Message):
         removed: Global___AssignmentSet | None = ...,
         question: _placement_pb2.Question | None = ...,
         bye: Global___Bye | None = ...,
-        inventory_request: Global___InventoryRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "body", b"body", "bye", b"bye", "changed", b"changed", "inventory_request", b"inventory_request", "question", b"question", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "body", b"body", "bye", b"bye", "changed", b"changed", "question", b"question", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "body", b"body", "bye", b"bye", "changed", b"changed", "inventory_request", b"inventory_request", "question", b"question", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "body", b"body", "bye", b"bye", "changed", b"changed", "question", b"question", "removed", b"removed", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "all", "changed", "removed", "question", "bye", "inventory_request"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["welcome", "all", "changed", "removed", "question", "bye"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
 Global___RouterMessage: _TypeAlias = RouterMessage  # noqa: Y015
-
-@_typing.final
-class InventoryRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___InventoryRequest: _TypeAlias = InventoryRequest  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
@@ -300,7 +235,7 @@ class Heartbeat(_message.Message):
     """counter of the engine's decisions"""
     work_pending: _builtins.bool
     held_digest: _builtins.str
-    """order-free digest over (execution, epoch)"""
+    """order-free digest over (execution, epoch); stays different from what is assigned:"""
     @_builtins.property
     def capacity(self) -> _placement_pb2.Capacity:
         """when changed"""
