@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from data_plane_agent.blobs import Blobs, StoreOptions
 from data_plane_agent.launcher import Launcher, Renewal
-from data_plane_agent.pod_settings import PodSettings
+from data_plane_agent.pods.settings import PodSettings
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.processes import ProcessLauncher
 from data_plane_agent.settings import Settings
-from data_plane_agent.warm_settings import WarmSettings, own_address
+from data_plane_agent.warm.settings import WarmSettings, own_address
 
 FetchBundle = Callable[[str], Awaitable[Path]]
 WORKER_ORPHAN_SECONDS, POD_ORPHAN_SECONDS = 600.0, 60.0
@@ -65,12 +65,12 @@ def _processes(
 async def _pods(
     settings: Settings, *, fetch_bundle: FetchBundle, renewal: Renewal | None
 ) -> Compute:
-    from data_plane_agent import pod_template
-    from data_plane_agent.pod_api import PodApi
-    from data_plane_agent.pod_orders import Orders
-    from data_plane_agent.pods import PodLauncher
+    from data_plane_agent.pods import template
+    from data_plane_agent.pods.api import PodApi
+    from data_plane_agent.pods.launcher import PodLauncher
+    from data_plane_agent.pods.orders import Orders
 
-    template = pod_template.load(settings.pod_template) if settings.pod_template else {}
+    template = template.load(settings.pod_template) if settings.pod_template else {}
     blobs = store_of(settings)
     orders = Orders(
         blobs,
@@ -89,9 +89,9 @@ async def _pods(
     single = PodLauncher(api, orders, blobs, about, data_dir=settings.data_dir, renewal=renewal)
     if not settings.door or not settings.warm_pods:
         return single
-    from data_plane_agent.warm import WarmPools
-    from data_plane_agent.warm_pods import ClusterPods
-    from data_plane_agent.warm_routing import WarmLauncher
+    from data_plane_agent.warm.pods import ClusterPods
+    from data_plane_agent.warm.pools import WarmPools
+    from data_plane_agent.warm.routing import WarmLauncher
 
     known = warm_settings(settings, server=api.server)
     pods = ClusterPods(api, about, address=known.address, orphan_seconds=known.orphan_seconds)

@@ -1,6 +1,7 @@
 """What a launcher has to tell, in order, until the engine asks for it.
 
-Filled by `pods.py` and `warm.py`, each with what it keeps of an attempt; their `watch` reads it.
+Filled by `pods/launcher.py` and `warm/pools.py`, each with what it keeps of an attempt; their
+`watch` reads it.
 """
 
 import asyncio

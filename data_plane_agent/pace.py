@@ -1,6 +1,6 @@
 """A token bucket: so many writes a second, and a burst after a quiet time.
 
-Asked by `pod_api.py` before each create and delete; who comes first goes first.
+Asked by `pods/api.py` before each create and delete; who comes first goes first.
 """
 
 import asyncio

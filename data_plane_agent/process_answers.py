@@ -13,7 +13,7 @@ from whimbrel.runtime_store import artifact_of
 from whimbrel.spec import Failure, Outputs, Owner
 
 from data_plane_agent.launcher import AttemptKey, Broke, Finished, Logs
-from data_plane_agent.pod_answers import clean, complete
+from data_plane_agent.pods.answers import clean, complete
 
 log = logging.getLogger(__name__)
 

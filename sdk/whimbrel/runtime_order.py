@@ -2,7 +2,7 @@
 to read.
 
 Read by `runtime_pod.py`; the store is given to `runtime_task.py` in place of `AttemptStore`. The
-agent writes orders and further pages in `data_plane_agent/pod_orders.py`.
+agent writes orders and further pages in `data_plane_agent/pods/orders.py`.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 writes the answer.
 
 Started as `python -P -m whimbrel.runtime_pod` with WHIMBREL_ORDER and WHIMBREL_ORDER_SHA256; the
-agent reads the answer from the termination message (`data_plane_agent/pod_orders.py`). It talks to
+agent reads the answer from the termination message (`data_plane_agent/pods/orders.py`). It talks to
 nobody but the region's store, and outlives the child's crash.
 """
 

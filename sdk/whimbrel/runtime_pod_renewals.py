@@ -2,7 +2,7 @@
 
 Used by process 1 (`runtime_pod.py`): before it forks for the first answer, then on a thread for as
 long as the child lives, which keeps the deadline by a kernel timer of its own
-(`runtime_exclusive.py`). The agent answers in `data_plane_agent/pod_renewals.py`.
+(`runtime_exclusive.py`). The agent answers in `data_plane_agent/pods/renewals.py`.
 
 Two machines share no clock: an answer says how much is left, and it counts from before the
 question. However long either took, the deadline is not later than the agent's own.

@@ -1,8 +1,8 @@
 """Process 1 of a warm pod: takes tasks from its agent's door and gives them to a child, one by one.
 
 Started as `python -P -m whimbrel.runtime_warm` with WHIMBREL_WARM and WHIMBREL_WARM_TOKEN in a pod
-that `data_plane_agent/warm.py` made. It fetches the code once, keeps time limits, gives back what
-it can't begin, and keeps each answer until the agent has it. One thread, so that it may fork.
+that `data_plane_agent/warm/pools.py` made. It fetches the code once, keeps time limits, gives back
+what it can't begin, and keeps each answer until the agent has it. One thread, so that it may fork.
 """
 
 import base64

@@ -1,7 +1,7 @@
 """The way from a warm pod to its agent's door: dialled again and again, told who is there.
 
 Used by process 1 (`runtime_warm.py`), which decides what is said; the other end is
-`data_plane_agent/warm_door.py`. Half a line is noticed by TCP's own probes.
+`data_plane_agent/warm/door.py`. Half a line is noticed by TCP's own probes.
 """
 
 import json

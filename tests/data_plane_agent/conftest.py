@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from data_plane_agent.launcher import Found
-from data_plane_agent.pod_api import PodApi
+from data_plane_agent.pods.api import PodApi
 from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.api_server import Fake, api_server, connected
+from tests.data_plane_agent.pods.api_server import Fake, api_server, connected
 from tests.data_plane_agent.processes_under_test import FLOW, Events, Region
 
 

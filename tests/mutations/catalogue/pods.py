@@ -4,12 +4,12 @@ from functools import partial
 
 from tests.mutations.mutation import Mutation
 
-Launcher = partial(Mutation, file="data_plane_agent/pods.py")
-Renewals = partial(Mutation, file="data_plane_agent/pod_renewals.py")
-Death = partial(Mutation, file="data_plane_agent/pod_death.py")
+Launcher = partial(Mutation, file="data_plane_agent/pods/launcher.py")
+Renewals = partial(Mutation, file="data_plane_agent/pods/renewals.py")
+Death = partial(Mutation, file="data_plane_agent/pods/death.py")
 Asking = partial(Mutation, file="sdk/whimbrel/runtime_pod_renewals.py")
 Watch = partial(Mutation, file="sdk/whimbrel/runtime_pod_watch.py")
-AGENT = "tests/data_plane_agent/test_pod_exclusive.py::"
+AGENT = "tests/data_plane_agent/pods/test_exclusive.py::"
 POD = "tests/sdk/test_runtime_pod_exclusive.py::"
 
 MUTATIONS = (
@@ -63,7 +63,7 @@ MUTATIONS = (
     Death(
         "pod_on_its_way", "I6", "A pod that is being made may run a moment later.",
         within="Death._alive", old="not making.done()", new="False",
-        tests=("tests/data_plane_agent/test_pod_moves.py::test_a_pod_that_is_being_made_is_waited_for",),
+        tests=("tests/data_plane_agent/pods/test_moves.py::test_a_pod_that_is_being_made_is_waited_for",),
     ),
     Asking(
         "pod_counts_from", "I6", "What is left counts from before the question.",
