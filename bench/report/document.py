@@ -37,8 +37,9 @@ def violations(figures: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part}: {judged['doubled']} results were committed twice"
         if judged.get("lost"):
             yield f"{part}: {judged['lost']} runs did not succeed ({judged['phases']})"
-    if overlaps := figures.get("exclusive", {}).get("overlaps"):
-        yield f"exclusive: {overlaps} overlaps of two copies"
+    for part in ("exclusive", "pods"):
+        if overlaps := figures.get(part, {}).get("overlaps"):
+            yield f"{part}: {overlaps} overlaps of two copies"
     if moved := figures.get("flapping", {}).get("elsewhere"):
         yield f"flapping: {moved} runs moved that were not on the flapping link"
     for test in figures.get("faults", {}).get("tests", ()):
@@ -108,6 +109,19 @@ def _zombies(figures: Mapping[str, Any], drawn: Mapping[str, str]) -> list[str]:
         ]  # fmt: skip
     else:
         lines += missing("Exclusive work", "exclusive")
+    said = figures.get("pods", {"unmeasured": "see `python -m bench.report --only pods`"})
+    lines += ["## Exclusive work in pods", ""]
+    if why := said.get("unmeasured"):
+        lines += [f"Not measured: {why}.", ""]
+    else:
+        lines += [
+            f"In real clusters, {said['injections']} times: the node of the pod was cut off, its "
+            "region with the agent was, or its agent alone was. The task's own timer ends it; the "
+            "next try waits for that. "
+            f"Overlaps: **{said['overlaps']}**.", "",
+            *table(SPREAD, [spread(f"nobody at work, {what} cut off", gaps)
+                            for what, gaps in said["gaps"].items()]), "",
+        ]  # fmt: skip
     if said := figures.get("cuts"):
         lines += [
             "## What a cut link wastes", "",

@@ -1,6 +1,6 @@
 """What the report measures, a part a function: figures as plain JSON, to be kept and read again.
 
-Called by `__main__.py`; injections come from bench/loss.py and bench/moves.py, rows of the fault
+Called by `__main__.py`; injections come from the modules beside this folder, rows of the fault
 matrix from the tests that are marked with them.
 """
 
@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import loss, moves, work, zombies
-from bench.federation import Federation, federation, load_program
+from bench import alone, loss, moves, work, zombies
+from bench.federation import federation, load_program
 from tests.e2e.checker import check
+from tests.e2e.kubernetes.state import why_not
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +31,7 @@ class Effort:
     runs: int
     migrations: int
     exclusive: int
+    pods: int
     cuts: int
     crowd: int
     flapping_seconds: float
@@ -38,19 +40,19 @@ class Effort:
 
 
 FULL = Effort(
-    losses=30, runs=100, migrations=30, exclusive=15, cuts=10, crowd=1000, flapping_seconds=300,
-    model=("--all",),
+    losses=30, runs=100, migrations=30, exclusive=15, pods=9, cuts=10, crowd=1000,
+    flapping_seconds=300, model=("--all",),
     tests=("tests/e2e", "tests/data_plane_agent", "tests/control_plane", "tests/router"),
 )  # fmt: skip
 QUICK = Effort(
-    losses=3, runs=5, migrations=5, exclusive=2, cuts=2, crowd=50, flapping_seconds=30, model=(),
-    tests=("tests/e2e/faults", "tests/e2e/test_regions.py"),
+    losses=3, runs=5, migrations=5, exclusive=2, pods=3, cuts=2, crowd=50, flapping_seconds=30,
+    model=(), tests=("tests/e2e/faults", "tests/e2e/test_regions.py"),
 )  # fmt: skip
 
 
-def judged(whole: Federation) -> dict[str, Any]:
+def judged(data: Path) -> dict[str, Any]:
     """What the database says of every run of this federation: broken invariants, lost runs."""
-    connection = sqlite3.connect(f"file:{whole.data / 'control-plane.db'}?mode=ro", uri=True)
+    connection = sqlite3.connect(f"file:{data / 'control-plane.db'}?mode=ro", uri=True)
     connection.row_factory = sqlite3.Row
     try:
         check(connection)
@@ -86,14 +88,14 @@ def losses(folder: Path, effort: Effort) -> dict[str, Any]:
             )
             for stage, values in found.items():
                 stages[stage] += values
-        return {"injections": effort.losses, "stages": stages, "judged": judged(whole)}
+        return {"injections": effort.losses, "stages": stages, "judged": judged(whole.data)}
 
 
 def migrations(folder: Path, effort: Effort) -> dict[str, Any]:
     with federation(folder / "data") as whole, whole.client() as client:
         flow = moves.register(client, "stepping")
         pauses = moves.migrations(client, flow, folder=folder / "runs", count=effort.migrations)
-        return {"injections": len(pauses), "pauses": pauses, "judged": judged(whole)}
+        return {"injections": len(pauses), "pauses": pauses, "judged": judged(whole.data)}
 
 
 def exclusive(folder: Path, effort: Effort) -> dict[str, Any]:
@@ -105,7 +107,19 @@ def exclusive(folder: Path, effort: Effort) -> dict[str, Any]:
         )
         return {
             "injections": effort.exclusive, "gaps": found.gaps, "overlaps": found.overlaps,
-            "judged": judged(whole),
+            "judged": judged(whole.data),
+        }  # fmt: skip
+
+
+def pods(folder: Path, effort: Effort) -> dict[str, Any]:
+    """Exclusive runs in real clusters: a node, a region or an agent is cut off."""
+    if missing := why_not():
+        return {"unmeasured": missing}
+    with alone.cloud(folder) as (whole, clusters):
+        gaps = alone.gaps(whole, clusters, losses=effort.pods)
+        return {
+            "injections": effort.pods, "gaps": gaps, "judged": judged(whole.federation.data),
+            "overlaps": sum(gap < 0 for found in gaps.values() for gap in found),
         }  # fmt: skip
 
 
@@ -117,7 +131,7 @@ def cuts(folder: Path, effort: Effort) -> dict[str, Any]:
         return {
             "injections": effort.cuts, "double_seconds": found.double_seconds,
             "repeated_seconds": found.repeated_seconds, "useful_seconds": found.useful_seconds,
-            "judged": judged(whole),
+            "judged": judged(whole.data),
         }  # fmt: skip
 
 
@@ -130,7 +144,7 @@ def crowd(folder: Path, effort: Effort) -> dict[str, Any]:
         )
         return {
             "runs": found.moved, "rate": found.rate, "whole_seconds": found.whole_seconds,
-            "before": found.before, "during": found.during, "judged": judged(whole),
+            "before": found.before, "during": found.during, "judged": judged(whole.data),
         }  # fmt: skip
 
 
@@ -143,7 +157,8 @@ def flapping(folder: Path, effort: Effort) -> dict[str, Any]:
         )
         return {
             "seconds": found.seconds, "flaps": found.flaps, "sessions": found.sessions,
-            "failovers": found.failovers, "elsewhere": found.elsewhere, "judged": judged(whole),
+            "failovers": found.failovers, "elsewhere": found.elsewhere,
+            "judged": judged(whole.data),
         }  # fmt: skip
 
 
@@ -178,7 +193,7 @@ def _json(file: Path, module: str, *arguments: str) -> Any:
 
 Part = Callable[[Path, Effort], dict[str, Any]]
 PARTS: Mapping[str, Part] = {
-    "losses": losses, "migrations": migrations, "exclusive": exclusive, "cuts": cuts,
-    "crowd": crowd, "flapping": flapping, "faults": faults, "model": model,
+    "losses": losses, "migrations": migrations, "exclusive": exclusive, "pods": pods,
+    "cuts": cuts, "crowd": crowd, "flapping": flapping, "faults": faults, "model": model,
     "mutations": mutations,
 }  # fmt: skip

@@ -8,8 +8,9 @@ import base64
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,20 @@ class Cluster(Faults):
                 return False
 
         until("the namespace has its default service account", accounts)
+
+
+@contextmanager
+def running(
+    nodes: Mapping[str, int], *, say: Say = lambda line: None
+) -> Iterator[dict[str, Cluster]]:
+    """Clusters with so many nodes each, started together; nothing is left of them."""
+    started = {name: Cluster(name, say=say) for name in nodes}
+    try:
+        with ThreadPoolExecutor(len(started)) as pool:
+            ups = [pool.submit(started[name].up, nodes=count) for name, count in nodes.items()]
+        for up in ups:
+            up.result()
+        yield started
+    finally:
+        for cluster in started.values():
+            cluster.down()

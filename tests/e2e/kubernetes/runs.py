@@ -6,14 +6,25 @@ clusters' own parts. What happened is read from the database, the tasks' notes a
 
 import json
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.federation import Federation, Run, eventually
+from tests.e2e.kubernetes.cluster import Cluster
 from tests.e2e.kubernetes.gates import Gates
+from tests.e2e.kubernetes.network import GATEWAY
+from tests.e2e.kubernetes.settings import up_options
 
 PROGRAMS = Path(__file__).parent / "programs"
+IMPATIENT = {
+    "lost_seconds": "8", "image_seconds": "10", "unschedulable_seconds": "15",
+    "linger_seconds": "1", "grace_seconds": "10", "orphan_seconds": "10",
+    "door": f"{GATEWAY}:0", "warm_idle_seconds": "20",
+}  # fmt: skip
+"""Agents' settings: what takes minutes in production is over soon enough for a test."""
 PATIENCE = 180.0
 """Seconds for what needs a node to be missed, or a pod to start on a busy machine."""
 
@@ -90,6 +101,22 @@ class Cloud:
             return bool(json.loads(shown)["ill"])
 
         eventually(f"{cluster} is known to be ill", ill, deadline=PATIENCE)
+
+
+@contextmanager
+def opened(folder: Path, clusters: Mapping[str, Cluster], gates: Gates) -> Iterator[Cloud]:
+    fuse = folder / "fuse"
+    fuse.touch()  # nothing crashes until a test takes it away
+    federation = Federation(
+        folder,
+        environment={
+            "WHIMBREL_CRASH_AT": "pods.after_create", "WHIMBREL_CRASH_ONCE": str(fuse),
+        },
+        options=["--preset", "lan", *up_options(list(clusters.values()), **IMPATIENT)],
+    )  # fmt: skip
+    federation.start()
+    yield Cloud(federation, gates, fuse)
+    federation.stop()
 
 
 def pods(cluster: Any, *selector: str) -> list[dict[str, Any]]:
