@@ -19,6 +19,7 @@ from whimbrel.spec import Failure, Owner
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Broke, Finished
 from data_plane_agent.process_answers import parts_of
+from data_plane_agent.process_gone import gone
 from data_plane_agent.process_limits import oom_kills, why_it_ended
 from data_plane_agent.process_logs import save_logs
 from data_plane_agent.workers import Record, WorkerProcess
@@ -98,6 +99,8 @@ class Ends:
                 "no_renewal",
                 "ended by its own timer: its cluster's session was not renewed in time",
             )
+        if worker.exclusive:  # its family may be dead, too, and have ended nothing
+            await gone([worker])
         logs = await save_logs(self._blobs, worker, record.key, now)
         worker.forget_files()
         self.tell(

@@ -7,7 +7,6 @@ Asked by `processes.py` every few milliseconds; knows /proc and nothing of launc
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from whimbrel.spec import Failure, Owner
@@ -36,18 +35,6 @@ def oom_kills() -> int:
         return 0
     _, found, rest = text.partition("\noom_kill ")
     return int(rest.split(maxsplit=1)[0]) if found else 0
-
-
-def in_session(leader: int) -> list[int]:
-    """Every process that lives in the session of this one, itself included."""
-    found: list[int] = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            stat = (folder / "stat").read_bytes()
-            state, _, _, session = stat[stat.rindex(b")") + 2 :].split(maxsplit=4)[:4]
-            if int(session) == leader and state not in (b"Z", b"X"):
-                found.append(int(folder.name))
-    return found
 
 
 def megabytes(size: float) -> str:

@@ -22,6 +22,7 @@ from whimbrel.runtime_frames import PROTOCOL, Message, encode, socket_path, star
 from whimbrel.runtime_worker import Seat
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent.process_gone import end_all_of
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import (
     EXIT_SECONDS,
@@ -137,6 +138,7 @@ class Pool:
         family = self._known(family_id)
         worker = WorkerProcess(name, family, self.folder, self._loop.time())
         if not worker.meet() or not worker.alive():
+            end_all_of([worker])
             worker.forget_files()
             return None
         assert worker.page is not None
@@ -249,6 +251,7 @@ class Pool:
             orphan_seconds=self._settings.orphan_seconds,
             leak_bytes=self._settings.leak_bytes,
             exclusive=key.exclusive,
+            mark=f"{family.id}-{secrets.token_hex(8)}",
         )
         family.pid = spawn_family(
             asdict(seat),

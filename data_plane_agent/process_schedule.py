@@ -168,6 +168,10 @@ class Schedule:
             gifts.setdefault(worker, []).append(record.frame)
 
 
+def module_of(entry_point: str) -> str:
+    return entry_point.partition(":")[0]
+
+
 def record_of(attempt: Attempt, lane: Lane) -> Record:
     """The attempt as its worker will hear it, and what is remembered of it here."""
     frame: Message = {
@@ -192,7 +196,7 @@ def record_of(attempt: Attempt, lane: Lane) -> Record:
         attempt.timeout_seconds,
         attempt.limits.mem_bytes,
         frame,
-        attempt.task.entry_point.partition(":")[0],
+        module_of(attempt.task.entry_point),
         exclusive=attempt.exclusive,
         renewable=attempt.exclusive,
         spooled=attempt.exclusive,

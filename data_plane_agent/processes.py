@@ -34,7 +34,7 @@ from data_plane_agent.process_limits import over_limit, timed_out, total_memory,
 from data_plane_agent.process_logs import written
 from data_plane_agent.process_pool import FetchBundle, Pool
 from data_plane_agent.process_renewals import Renewals
-from data_plane_agent.process_schedule import Schedule, record_of
+from data_plane_agent.process_schedule import Schedule, module_of, record_of
 from data_plane_agent.process_settings import ProcessSettings
 from data_plane_agent.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
 
@@ -120,7 +120,7 @@ class ProcessLauncher:
     async def kill(self, keys: Sequence[AttemptKey]) -> None:
         await self.cancel(keys)
         leaving = [worker for key in keys if (worker := self._leaving.get(key))]
-        await asyncio.gather(*map(gone, leaving))
+        await gone(leaving)
 
     async def cancel(self, keys: Sequence[AttemptKey]) -> None:
         self.taken(keys)
@@ -156,9 +156,15 @@ class ProcessLauncher:
 
     def _queue(self, attempt: Attempt) -> None:
         task = attempt.task
-        environment = tuple(sorted(task.environment.items()))
         family = self.pool.family(
-            FamilyKey(task.bundle, attempt.project, attempt.domain, environment, attempt.exclusive)
+            FamilyKey(
+                task.bundle,
+                attempt.project,
+                attempt.domain,
+                tuple(sorted(task.environment.items())),
+                attempt.exclusive,
+                module_of(task.entry_point) if attempt.exclusive else "",
+            )
         )
         lane = self._schedule.lane(family, attempt.requests)
         record = record_of(attempt, lane)

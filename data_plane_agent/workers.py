@@ -30,6 +30,7 @@ AHEAD = 16
 place."""
 
 
+MARK = "WHIMBREL_FAMILY"
 EXIT_SECONDS = 2.0
 """From a worker's silence to its burial without knowing how it ended."""
 LAST_WORDS_SECONDS = 0.3
@@ -40,13 +41,15 @@ it."""
 @dataclass(frozen=True, slots=True)
 class FamilyKey:
     """What may share one imported copy of the user's code. `exclusive` attempts have families of
-    their own, which see that nothing of a dead worker goes on."""
+    their own, which see that nothing of a dead worker goes on; one imports one `module`, so that it
+    is never ended for what another one does at its import."""
 
     bundle: str
     project: str
     domain: str
     environment: tuple[tuple[str, str], ...]
     exclusive: bool = False
+    module: str = ""
 
     @property
     def id(self) -> str:
@@ -96,7 +99,8 @@ class Lane:
 @dataclass(eq=False, slots=True)
 class WorkerProcess:
     """`assigned` by number, in order; the first is what runs. `untaken` have ended and are not on
-    the agent's disk yet. `doom` is why the launcher killed it."""
+    the agent's disk yet. `doom` is why the launcher killed it. `parent` is its family's process,
+    with the start time; `mark` is in the environment of all that descends from that."""
 
     name: str
     family: "FamilyProcess"
@@ -117,6 +121,8 @@ class WorkerProcess:
     doom: Failure | None = None
     doom_seq: int = 0
     exclusive: bool = False
+    parent: tuple[int, int] = (0, 0)
+    mark: str = ""
     dying: bool = False
     lost_at: float = 0.0
     exit_status: int | None = None
@@ -137,6 +143,7 @@ class WorkerProcess:
             return False
         self.pid, self.started = about["pid"], about["start"]
         self.exclusive = about.get("exclusive", False)
+        self.parent, self.mark = tuple(about.get("parent", (0, 0))), about.get("mark", "")
         self.last_seq = max(self.last_seq, self.page.now.seq)
         return True
 
@@ -152,7 +159,13 @@ class WorkerProcess:
         """After so long a silence no more will be known about its end."""
         if self.known_end:
             return seconds > LAST_WORDS_SECONDS
-        return seconds > EXIT_SECONDS and not (self.exclusive and self.family.alive())
+        return seconds > EXIT_SECONDS and not (self.exclusive and self.kept)
+
+    @property
+    def kept(self) -> bool:
+        """Its family lives, which ends what it leaves behind and tells of its end."""
+        pid, started = self.parent
+        return pid != 0 and start_time(pid) == started
 
     def kill(self) -> None:
         """With everything it started: a worker leads its own session."""
@@ -253,7 +266,7 @@ def spawn_family(seat: Message, *, environment: Mapping[str, str], log: Path) ->
     return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-m", "whimbrel.runtime", "family", json.dumps(seat)],
-        {**inherited, **environment},
+        {**inherited, **environment, MARK: seat["mark"]},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),

@@ -33,7 +33,7 @@ LOG_LIMIT = 16 * 1024 * 1024
 """Bytes kept of one stream of one attempt; what is over that is cut off at the end."""
 _TRIM_LOGS = 1024 * 1024
 _LEAK_CHECK_TASKS = 64
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ class Seat:
 
     `orphan_seconds`: too short loses work when an agent restarts slowly, too long lets a lost
     agent's processes linger. A worker that has grown by `leak_bytes` retires. An `exclusive` family
-    runs nothing else, and leaves nothing of a worker behind.
+    runs nothing else, leaves nothing of a worker behind, and takes its workers with it. `mark` is
+    in the environment of all that descends from the family.
     """
 
     family: str
@@ -54,11 +55,20 @@ class Seat:
     orphan_seconds: float
     leak_bytes: int
     exclusive: bool = False
+    mark: str = ""
 
 
 def keep_orphans() -> None:
     """Whatever its descendants leave behind becomes a child of this process, `setsid` or not."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_with(parent: int) -> None:
+    """The kernel ends this process with that one, its parent: nobody else could tell what the task
+    leaves behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def spool_file(data_dir: Path, key: list[str | int]) -> Path:
@@ -113,8 +123,10 @@ class Worker:
 
     def _enter(self) -> None:
         """Own session (killed as one with its children), own streams, own random numbers."""
+        parent = os.getppid()
         os.setsid()
         if self.seat.exclusive:
+            end_with(parent)
             keep_orphans()
         self._clean()
         for stream, number in (("out", 1), ("err", 2)):
@@ -141,6 +153,8 @@ class Worker:
             "start": frames.start_time(os.getpid()),
             "family": self.seat.family,
             "exclusive": self.seat.exclusive,
+            "parent": [parent, frames.start_time(parent)],
+            "mark": self.seat.mark,
         }
         _write_synced(self._folder / f"{self.name}.json", about)
 
