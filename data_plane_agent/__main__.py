@@ -29,6 +29,7 @@ from data_plane_agent.copies import Copies
 from data_plane_agent.engine import Engine
 from data_plane_agent.guard import Guard
 from data_plane_agent.heartbeat import Heartbeat
+from data_plane_agent.longest_ttl import LongestTtl
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.questions import Questions
 from data_plane_agent.rpc import Gateway, Pulse
@@ -51,7 +52,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await gateway.fetch_bundle(digest, archive)
         return archive
 
-    guard = Guard(autonomy_seconds=settings.autonomy_seconds)
+    longest = LongestTtl(folder / "longest-ttl")
+    guard = Guard(
+        autonomy_seconds=settings.autonomy_seconds,
+        longest_ns=longest.read(),
+        remember=longest.write,
+    )
     launcher = await compute.connect(settings, fetch_bundle=fetch_bundle, renewal=guard)
     tracer = setup_tracing(
         "data_plane_agent", endpoint=settings.otlp_endpoint, region=settings.region

@@ -45,7 +45,8 @@ class State(StrEnum):
 class Standing:
     """`deadline_ns` is when the session may be gone at the earliest; `lost_since_ns` is set at the
     first loss only. Before `alone_ns` an exclusive attempt of an earlier session of this cluster
-    may still run somewhere. `draining`: for good."""
+    may still run somewhere; `longest_ns` is the longest TTL of a session of which one may.
+    `draining`: for good."""
 
     state: State = State.JOINING
     ttl_ns: int = 0
@@ -53,6 +54,7 @@ class Standing:
     deadline_ns: int = 0
     lost_since_ns: int = 0
     alone_ns: int = 0
+    longest_ns: int = 0
     draining: bool = False
 
     @property
@@ -123,10 +125,18 @@ def decide(old: Standing, heard: Heard, *, now_ns: int) -> Standing:
             until = deadline(sent_ns, ttl_ns=ttl_ns, lateness_ns=old.lateness_ns)
             joined = resumed and old.state in (State.ACTIVE, State.JEOPARDY, State.DRAINING)
             state = old.live if joined else State.RECONCILING
-            longest = int(max(ttl_ns, old.ttl_ns) * (1 + RHO))
-            alone = old.alone_ns if resumed else now_ns + longest + PREDECESSOR_NS
+            # What ran under the session before the last one is over once that one was alone.
+            before = old.ttl_ns if 0 < old.alone_ns <= now_ns else old.longest_ns
+            longest = max(ttl_ns, before)
+            alone = now_ns + int(longest * (1 + RHO)) + PREDECESSOR_NS
             fresh = replace(
-                old, state=state, ttl_ns=ttl_ns, deadline_ns=until, lost_since_ns=0, alone_ns=alone
+                old,
+                state=state,
+                ttl_ns=ttl_ns,
+                deadline_ns=until,
+                lost_since_ns=0,
+                alone_ns=old.alone_ns if resumed else alone,
+                longest_ns=longest,
             )
             return _expire(fresh, now_ns)
         case Acked(sent_ns):

@@ -20,14 +20,20 @@ def boottime_ns() -> int:
 
 class Guard:
     def __init__(
-        self, *, clock: Callable[[], int] = boottime_ns, autonomy_seconds: float = 0.0
+        self,
+        *,
+        clock: Callable[[], int] = boottime_ns,
+        autonomy_seconds: float = 0.0,
+        longest_ns: int = 0,
+        remember: Callable[[int], None] = lambda _longest_ns: None,
     ) -> None:
         """`autonomy_seconds`: how long idempotent work is started without a session, 0 = for
-        ever."""
+        ever. `longest_ns` is what an agent before this one was told to `remember`."""
         self._clock = clock
         self._autonomy_ns = int(autonomy_seconds * 1e9)
         self._lock = threading.Lock()
-        self._standing = Standing()
+        self._standing = Standing(longest_ns=longest_ns)
+        self._remember = remember
         self._listeners: list[Callable[[State, State], None]] = []
 
     def on_change(self, listener: Callable[[State, State], None]) -> None:
@@ -65,6 +71,8 @@ class Guard:
         with self._lock:
             old = self._standing
             new = decide(old, heard, now_ns=self._clock())
+            if new.longest_ns != old.longest_ns:
+                self._remember(new.longest_ns)
             self._standing = new
         if new.state is not old.state:
             for listener in self._listeners:

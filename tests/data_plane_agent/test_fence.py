@@ -136,6 +136,14 @@ def test_a_new_session_waits_for_the_exclusive_work_of_its_predecessor() -> None
     # The one before may have had a longer TTL.
     shorter = decide(resumed, Welcomed(9 * S, 2 * S, resumed=False), now_ns=10 * S)
     assert shorter.alone_ns == 10 * S + int(TTL * 1.01) + S
+    # Nor is it forgotten by one more, before the first of the two was alone, or by a restart.
+    again = decide(shorter, Welcomed(11 * S, 2 * S, resumed=False), now_ns=12 * S)
+    assert again.alone_ns == 12 * S + int(TTL * 1.01) + S
+    after = decide(Standing(longest_ns=TTL), Welcomed(0, 2 * S, resumed=False), now_ns=S)
+    assert after.alone_ns == S + int(TTL * 1.01) + S
+    # Once alone under the shorter one, nothing of the longer one runs any more.
+    later = decide(after, Welcomed(90 * S, 2 * S, resumed=False), now_ns=90 * S)
+    assert later.longest_ns == 2 * S
 
 
 def test_autonomy_ends() -> None:

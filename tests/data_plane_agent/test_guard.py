@@ -1,6 +1,9 @@
 """What launchers are told of the session: until when exclusive work may run."""
 
+from pathlib import Path
+
 import pytest
+from whimbrel.errors import Refused, Unreachable
 from whimbrel.spec import Want
 from whimbrel.wire.v1 import ledger_pb2, placement_pb2
 
@@ -11,11 +14,13 @@ from data_plane_agent.fence import (
     Drain,
     Reconciled,
     SessionOver,
+    State,
     Superseded,
     Welcomed,
     deadline,
 )
 from data_plane_agent.guard import Guard
+from data_plane_agent.longest_ttl import LongestTtl
 
 S = 1_000_000_000
 TTL = 10 * S
@@ -63,3 +68,24 @@ def test_a_claim_says_what_is_wanted(said: placement_pb2.Want.ValueType, want: W
     [claimed] = codec.claims([page])
     assert isinstance(claimed, m.Claimed)
     assert claimed.want is want
+
+
+def test_no_session_begins_whose_length_is_not_on_disk(tmp_path: Path) -> None:
+    file = tmp_path / "longest-ttl"
+    longest = LongestTtl(file)
+    assert longest.read() == 0
+    guard = Guard(clock=lambda: S, longest_ns=longest.read(), remember=longest.write)
+    guard.hear(Welcomed(S, TTL, resumed=False))
+    assert longest.read() == TTL
+    # The next agent's sessions are shorter: it waits as long as the last one's.
+    after = Guard(clock=lambda: S, longest_ns=longest.read(), remember=longest.write)
+    after.hear(Welcomed(S, S, resumed=False))
+    assert after.standing.alone_ns > S + TTL
+    assert longest.read() == TTL
+    full = Guard(clock=lambda: S, remember=LongestTtl(tmp_path / "no" / "folder").write)
+    with pytest.raises(Unreachable, match="can't be written"):
+        full.hear(Welcomed(S, TTL, resumed=False))
+    assert full.state is State.JOINING
+    file.write_text("?")
+    with pytest.raises(Refused, match="can't be read"):
+        longest.read()
