@@ -19,6 +19,10 @@ from data_plane_agent.guard import Guard
 log = logging.getLogger(__name__)
 
 
+JOIN_SECONDS = 5.0
+"""For the last connection to close. Longer holds up the agent's stop for a router that hangs."""
+
+
 class PulsePort(Protocol):
     def send(self, beat: m.Beat) -> None: ...
     def acks(self) -> Iterator[m.BeatAck]: ...
@@ -49,6 +53,7 @@ class Heartbeat:
         self._vitals = vitals
         self._on_over = on_over
         self._beats: _Beats | None = None
+        self._lock = threading.Lock()
         self.n = 0
         self.last_ack_n = 0
 
@@ -56,22 +61,35 @@ class Heartbeat:
         """Beat for this session, first over `address`; what beat before ends."""
         self.end()
         at = self._addresses.index(address) if address in self._addresses else 0
-        self._beats = _Beats(self, welcome, at)
-        self._beats.start()
+        beats = _Beats(self, welcome, at)
+        with self._lock:
+            self._beats = beats
+        beats.start()
 
     def end(self) -> None:
-        beats, self._beats = self._beats, None
+        """Nothing that is heard from now on counts. Its threads end by themselves."""
+        with self._lock:
+            beats, self._beats = self._beats, None
         if beats is not None:
-            beats.end()
+            beats.stop()
+
+    def close(self) -> None:
+        """Also waits until its last connection is closed."""
+        beats = self._beats
+        self.end()
+        if beats is not None:
+            beats.join()
 
     def next(self, welcome: m.Welcome) -> m.Beat:
         load, progress, pending, digest = self._vitals()
-        self.n += 1
+        with self._lock:
+            self.n += 1
+            n = self.n
         return m.Beat(
             session=welcome.session,
             cluster=self._cluster,
             cluster_epoch=welcome.cluster_epoch,
-            n=self.n,
+            n=n,
             last_ack_n=self.last_ack_n,
             sent_ns=self._guard.now(),
             compute_ok=not load.capacity.ill,
@@ -81,13 +99,16 @@ class Heartbeat:
             held_digest=digest,
         )
 
-    def heard(self, ack: m.BeatAck) -> None:
-        self.last_ack_n = max(self.last_ack_n, ack.n)
-        if ack.session_over:
-            self._guard.hear(SessionOver())
-            self._on_over()
-        elif ack.renewed:
-            self._guard.hear(Acked(ack.sent_ns))
+    def heard(self, ack: m.BeatAck, *, of: "_Beats") -> None:
+        with self._lock:
+            if of is not self._beats:
+                return  # a word about an earlier session must not end this one
+            self.last_ack_n = max(self.last_ack_n, ack.n)
+            if ack.session_over:
+                self._guard.hear(SessionOver())
+                self._on_over()
+            elif ack.renewed:
+                self._guard.hear(Acked(ack.sent_ns))
 
     def late(self, nanoseconds: int) -> None:
         self._guard.hear(Tick(nanoseconds))
@@ -111,10 +132,11 @@ class _Beats:
     def start(self) -> None:
         self._thread.start()
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._stopped.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join(timeout=5)
+
+    def join(self) -> None:
+        self._thread.join(timeout=JOIN_SECONDS)
 
     def _send(self) -> None:
         interval = self._welcome.heartbeat_seconds
@@ -154,7 +176,7 @@ class _Beats:
             for ack in pulse.acks():
                 if self._stopped.is_set():
                     return
-                self._heart.heard(ack)
+                self._heart.heard(ack, of=self)
         except WhimbrelError as error:
             if not self._stopped.is_set():
                 log.info("heartbeats to another router: %s", error)

@@ -36,6 +36,7 @@ class Beating(Protocol):
 
     def begin(self, welcome: m.Welcome, *, address: str) -> None: ...
     def end(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Worker(Protocol):
@@ -97,7 +98,7 @@ class Session:
                 await self._pause.wait()
                 await self._door.rotate()
         finally:
-            self._heartbeat.end()
+            await asyncio.to_thread(self._heartbeat.close)
 
     def renew(self) -> None:
         """Give this session up and ask for another one. Callable on any thread."""
@@ -163,6 +164,7 @@ class Session:
         ttl_ns = int(welcome.ttl_seconds * 1e9)
         resumed = welcome.resumed and welcome.session == self._session
         self._session = welcome.session
+        self._heartbeat.end()
         self._guard.hear(Welcomed(sent_ns, ttl_ns, resumed))
         self._engine.joined(welcome.cluster_epoch, resumed=resumed)
         self._heartbeat.begin(welcome, address=self._door.address)

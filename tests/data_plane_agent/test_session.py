@@ -2,14 +2,17 @@
 heartbeat's words."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from whimbrel.errors import Refused
 from whimbrel.spec import Artifact, Assignment, Resources
 
 from data_plane_agent import messages as m
-from data_plane_agent.fence import Reconciled, State
+from data_plane_agent.fence import Reconciled, State, Welcomed
 from data_plane_agent.guard import Guard
 from data_plane_agent.heartbeat import Heartbeat
 from data_plane_agent.launcher import Capacity
@@ -74,6 +77,9 @@ class FakeHeartbeat:
         self.begun.append(welcome.session)
 
     def end(self) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -183,26 +189,85 @@ async def test_questions_are_answered() -> None:
     await asyncio.gather(running, return_exceptions=True)
 
 
-def test_what_the_heartbeat_hears() -> None:
-    world_now = 0
-    guard = Guard(clock=lambda: world_now)
-    over: list[None] = []
+class FakePulse:
+    """A connection whose answers a test gives; `handled` once one was taken in."""
 
-    def connect(address: str) -> None:
-        raise AssertionError(address)
+    def __init__(self) -> None:
+        self.answers: queue.Queue[m.BeatAck | None] = queue.Queue()
+        self.handled = threading.Event()
+        self.closed = threading.Event()
 
-    heart = Heartbeat(
+    def send(self, beat: m.Beat) -> None:
+        pass
+
+    def acks(self) -> Iterator[m.BeatAck]:
+        while (ack := self.answers.get()) is not None:
+            yield ack
+            self.handled.set()
+
+    def close(self) -> None:
+        self.closed.set()
+        self.answers.put(None)
+
+    def says(self, ack: m.BeatAck) -> None:
+        self.handled.clear()
+        self.answers.put(ack)
+        assert self.handled.wait(10)
+
+
+def heart(guard: Guard, over: list[None], pulses: list[FakePulse]) -> Heartbeat:
+    def connect(_: str) -> FakePulse:
+        pulses.append(FakePulse())
+        return pulses[-1]
+
+    return Heartbeat(
         cluster="c",
         addresses=["r1"],
-        connect=connect,  # type: ignore[arg-type]  # never dialled here
+        connect=connect,
         guard=guard,
         vitals=lambda: (LOAD, 3, True, "d"),
         on_over=lambda: over.append(None),
     )
-    beat = heart.next(welcome("s", 7))
+
+
+OVER = m.BeatAck(2, 0, renewed=False, session_over=True)
+
+
+def test_what_the_heartbeat_hears() -> None:
+    guard, over, pulses = Guard(clock=lambda: 0), list[None](), list[FakePulse]()
+    beating = heart(guard, over, pulses)
+    beat = beating.next(welcome("s", 7))
     assert (beat.n, beat.cluster_epoch, beat.engine_progress) == (1, 7, 3)
-    heart.heard(m.BeatAck(1, 0, renewed=False, session_over=False))
-    assert (heart.next(welcome("s", 7)).last_ack_n, over) == (1, [])
-    heart.heard(m.BeatAck(2, 0, renewed=False, session_over=True))
+    beating.begin(welcome("s", 7), address="r1")
+    assert wait_for(lambda: pulses)
+    pulses[0].says(m.BeatAck(1, 0, renewed=False, session_over=False))
+    assert (beating.last_ack_n, over) == (1, [])
+    pulses[0].says(OVER)
     assert over == [None]
     assert guard.state is State.JOINING
+    beating.close()
+    assert pulses[0].closed.is_set()
+
+
+def test_a_late_word_about_an_earlier_session_does_not_end_this_one() -> None:
+    guard, over, pulses = Guard(clock=lambda: 0), list[None](), list[FakePulse]()
+    beating = heart(guard, over, pulses)
+    beating.begin(welcome("s1", 1), address="r1")
+    earlier = beating._beats
+    assert earlier is not None
+    beating.end()
+    guard.hear(Welcomed(0, 10**10, resumed=False))
+    beating.heard(OVER, of=earlier)
+    beating.begin(welcome("s2", 2), address="r1")
+    beating.heard(OVER, of=earlier)
+    assert (over, guard.state) == ([], State.RECONCILING)
+    beating.close()
+    assert wait_for(lambda: all(pulse.closed.is_set() for pulse in pulses))
+
+
+def wait_for(true: Callable[[], object]) -> bool:
+    """Of another thread, which needs no time to speak of."""
+    deadline = time.monotonic() + 10
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return bool(true())
