@@ -131,9 +131,6 @@ def placement_of(workflow: Any) -> PlacementPolicy:
 
 def run_here(workflow: Any, forms: Mapping[str, Any]) -> dict[str, Any]:
     """JSON forms in, JSON forms out; in this process."""
-    import tempfile
+    from whimbrel import local
 
-    from whimbrel.local import LocalStore, run_json
-
-    root = Path(tempfile.mkdtemp(prefix="whimbrel-"))  # outputs may be files: it outlives the run
-    return run_json(workflow, forms, LocalStore(root / "store"), root=root)
+    return local.run_here(workflow, forms)

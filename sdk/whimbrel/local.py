@@ -4,6 +4,7 @@ Called when a workflow is called as a function, and by `whimbrel run`. Honours `
 timeouts, environment.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -67,22 +69,47 @@ def run_workflow(
 
     The first exception of a task that has no tries left passes, with a note.
     """
-    root = Path(tempfile.mkdtemp(prefix="whimbrel-"))  # outputs may be Files: it outlives the run
-    store = LocalStore(root / "store")
     forms: dict[str, Any] = {}
-    for name, value in inputs.items():
-        kind = workflow.interface.inputs[name]
-        what = f"{workflow.short_name}({name}=...)"
-        try:
-            forms[name] = values.to_json(value, kind, store, what=what)
-        except InvalidInput as error:
-            raise InvalidInput(error.message, remedy=error.remedy, place=where) from error
-    document = run_json(workflow, forms, store, root=root)
+    with _folder() as folder:
+        store = LocalStore(folder.root / "store")
+        for name, value in inputs.items():
+            kind = workflow.interface.inputs[name]
+            what = f"{workflow.short_name}({name}=...)"
+            try:
+                forms[name] = values.to_json(value, kind, store, what=what)
+            except InvalidInput as error:
+                raise InvalidInput(error.message, remedy=error.remedy, place=where) from error
+        document = folder.results = run_json(workflow, forms, store, root=folder.root)
     outputs = {
         name: values.from_json(document[name], kind, store)
         for name, kind in workflow.interface.outputs.items()
     }
     return workflow.interface.join(outputs)
+
+
+def run_here(workflow: Workflow[..., Any], forms: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON forms in, JSON forms out."""
+    with _folder() as folder:
+        store = LocalStore(folder.root / "store")
+        folder.results = run_json(workflow, forms, store, root=folder.root)
+    return folder.results
+
+
+@dataclass
+class _Folder:
+    root: Path
+    results: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@contextmanager
+def _folder() -> Generator[_Folder]:
+    """Of one run, and gone with it, unless there are files among its results."""
+    folder = _Folder(Path(tempfile.mkdtemp(prefix="whimbrel-")))
+    try:
+        yield folder
+    finally:
+        kept = spec.ARTIFACT_KEY in json.dumps(folder.results)
+        shutil.rmtree(folder.root / "work" if kept else folder.root, ignore_errors=True)
 
 
 def run_json(

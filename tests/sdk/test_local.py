@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -148,6 +149,17 @@ def test_files_arrive() -> None:
     text, file = files_pass()
     assert text == "hellohellohello"
     assert Path(file.path).read_text() == "hello"
+
+
+def test_a_run_leaves_nothing_but_the_files_among_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    test_values_arrive_as_they_were()
+    test_the_exception_keeps_its_class_when_tries_are_used_up()
+    assert list(tmp_path.iterdir()) == []
+    test_files_arrive()
+    assert [folder.name for folder in tmp_path.glob("whimbrel-*/*")] == ["store"]
 
 
 def test_order_without_data_is_kept() -> None:
