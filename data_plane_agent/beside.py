@@ -14,10 +14,10 @@ from whimbrel.runtime_store import StoreFull, plain
 from whimbrel.spec import ARTIFACT_KEY, Failure, Outputs, Owner, canonical
 
 from data_plane_agent import dag
+from data_plane_agent.attempt_answers import bad_answer, prefix_of
 from data_plane_agent.documents import Documents, artifact_in, outputs_of
 from data_plane_agent.launcher import AttemptKey, Broke, Finished
 from data_plane_agent.pause import Pause
-from data_plane_agent.process_answers import bad_answer, prefix_of
 from data_plane_agent.run import Run
 from data_plane_agent.work import Work
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from data_plane_agent.blobs import Blobs, StoreOptions
 from data_plane_agent.launcher import Launcher, Renewal
 from data_plane_agent.pods.settings import PodSettings
-from data_plane_agent.process_settings import ProcessSettings
-from data_plane_agent.processes import ProcessLauncher
+from data_plane_agent.processes.launcher import ProcessLauncher
+from data_plane_agent.processes.settings import ProcessSettings
 from data_plane_agent.settings import Settings
 from data_plane_agent.warm.settings import WarmSettings, own_address
 

@@ -17,6 +17,7 @@ from whimbrel.spec import Failure, Owner
 from data_plane_agent import codec, dag
 from data_plane_agent import messages as m
 from data_plane_agent.aside import Aside
+from data_plane_agent.attempt_answers import bad_answer
 from data_plane_agent.attempt_logs import AttemptLogs
 from data_plane_agent.beside import Beside
 from data_plane_agent.commits import Commits, Settled
@@ -37,7 +38,6 @@ from data_plane_agent.launcher import (
 from data_plane_agent.leaving import QUIESCE_SECONDS, Leaving
 from data_plane_agent.outbox import Outbox
 from data_plane_agent.pause import Pause
-from data_plane_agent.process_answers import bad_answer
 from data_plane_agent.run import MODES, Run
 from data_plane_agent.spans import Spans
 from data_plane_agent.specs import Specs

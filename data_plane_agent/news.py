@@ -1,14 +1,13 @@
 """What a launcher has to tell, in order, until the engine asks for it.
 
-Filled by `pods/launcher.py` and `warm/pools.py`, each with what it keeps of an attempt; their
-`watch` reads it.
+Filled by the launchers, each with what it keeps of an attempt; their `watch` reads it.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from data_plane_agent.launcher import AttemptEvent
+from data_plane_agent.launcher import AttemptEvent, Broke, Finished
 
 T = TypeVar("T")
 
@@ -34,12 +33,19 @@ class News(Generic[T]):
         return len(self._events)
 
     async def batch(self) -> list[tuple[AttemptEvent, T]]:
-        """At least one. Raises what broke."""
+        """At least one, and nothing of an attempt after its end. Raises what broke."""
         while True:
             await self._some.wait()
             self._some.clear()
             if self._broken is not None:
                 raise self._broken
             told, self._events = self._events, []
-            if batch := [(event, of) for event, of in told if self._known(of)]:
+            batch: list[tuple[AttemptEvent, T]] = []
+            over: set[int] = set()
+            for event, of in told:
+                if self._known(of) and id(of) not in over:
+                    batch.append((event, of))
+                    if isinstance(event, Finished | Broke):
+                        over.add(id(of))
+            if batch:
                 return batch

@@ -1,6 +1,6 @@
 """What a task's process or pod wrote as its answer, before anybody believes a field of it. Pure.
 
-Called by `orders.py`, `warm/talk.py` and `process_answers.end_of`, which turns what passes into
+Called by `orders.py`, `warm/talk.py` and `attempt_answers.end_of`, which turns what passes into
 events. It is written beside the user's code, so anything may stand there; what passes can be said
 to the ledger.
 """

@@ -12,6 +12,7 @@ from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import UnreadableInput
 from whimbrel.spec import Artifact, Failure
 
+from data_plane_agent.attempt_answers import end_of
 from data_plane_agent.launcher import Broke, Finished, Logs
 from data_plane_agent.pods import failures
 from data_plane_agent.pods.clock import REAL, Clock
@@ -20,7 +21,6 @@ from data_plane_agent.pods.logs import PodLogs
 from data_plane_agent.pods.mailbox import Mailbox
 from data_plane_agent.pods.orders import Orders, Sender
 from data_plane_agent.pods.sight import Sight
-from data_plane_agent.process_answers import end_of
 
 log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from whimbrel.runtime_order import EXCLUSIVE_VERSION, VERSION
 from whimbrel.runtime_store import StoreFull, UnreadableInput, address
 from whimbrel.spec import ARTIFACT_KEY, Artifact, canonical, sha256
 
+from data_plane_agent.attempt_answers import parts_of, prefix_of
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import Attempt, AttemptKey
 from data_plane_agent.pods.answers import complete, parsed
-from data_plane_agent.process_answers import parts_of, prefix_of
 
 ARTIFACTS_A_PAGE, CHECKPOINTS_A_PAGE = 16, 4
 """Slots signed at once. Fewer make a task with many outputs wait for pages, more cost signatures

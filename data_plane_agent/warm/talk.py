@@ -19,11 +19,11 @@ from whimbrel.runtime_store import UnreadableInput, artifact_of
 from whimbrel.spec import Failure, Owner
 
 from data_plane_agent.aside import Aside
+from data_plane_agent.attempt_answers import end_of, key_of, parts_of
 from data_plane_agent.launcher import Attempt, AttemptEvent, AttemptKey, Broke, Saved
 from data_plane_agent.news import News
 from data_plane_agent.pods.answers import complete, is_artifact
 from data_plane_agent.pods.orders import Orders, Sender
-from data_plane_agent.process_answers import end_of, key_of, parts_of
 from data_plane_agent.warm.door import Line
 from data_plane_agent.warm.pool import Record, WarmPod
 from data_plane_agent.warm.settings import WarmSettings

@@ -1,9 +1,9 @@
 """Inside the task's side of the process launcher: a family imports the user's code once and forks
 workers from it.
 
-Started by `data_plane_agent/processes.py` as `python -P -m whimbrel.runtime family {JSON}`; tells
-it what was imported, which workers ended and how; hands each fork to `runtime_worker.py`. No thread
-may exist here: forks copy only one.
+Started by `data_plane_agent/processes/launcher.py` as `python -P -m whimbrel.runtime family
+{JSON}`; tells it what was imported, which workers ended and how; hands each fork to
+`runtime_worker.py`. No thread may exist here: forks copy only one.
 """
 
 import contextlib

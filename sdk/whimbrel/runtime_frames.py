@@ -1,9 +1,9 @@
 """How agent and worker talk: JSON messages behind a 4-byte length, and one page of memory both can
 see.
 
-Used by `runtime_worker.py` inside the task process and by `data_plane_agent/workers.py` at the
-other end of the socket. The page says what a worker runs *now*, which its socket can't while user
-code has the interpreter.
+Used by `runtime_worker.py` inside the task process and by `data_plane_agent/processes/workers.py`
+at the other end of the socket. The page says what a worker runs *now*, which its socket can't while
+user code has the interpreter.
 """
 
 import json

@@ -7,9 +7,9 @@ import pytest
 
 from data_plane_agent.launcher import Found
 from data_plane_agent.pods.api import PodApi
-from data_plane_agent.processes import ProcessLauncher
+from data_plane_agent.processes.launcher import ProcessLauncher
 from tests.data_plane_agent.pods.api_server import Fake, api_server, connected
-from tests.data_plane_agent.processes_under_test import FLOW, Events, Region
+from tests.data_plane_agent.processes.under_test import FLOW, Events, Region
 
 
 @pytest.fixture

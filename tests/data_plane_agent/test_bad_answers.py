@@ -11,10 +11,10 @@ from whimbrel.spec import Owner
 
 from data_plane_agent import codec
 from data_plane_agent import messages as m
+from data_plane_agent.attempt_answers import end_of
 from data_plane_agent.documents import outputs_of
 from data_plane_agent.launcher import Broke, Finished
 from data_plane_agent.pods.answers import complete, is_artifact, parsed
-from data_plane_agent.process_answers import end_of
 from tests.data_plane_agent.pods.world import broke, done
 
 KEY = ["p/d/x", "n", 1, 2]

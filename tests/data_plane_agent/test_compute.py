@@ -9,7 +9,7 @@ from whimbrel.errors import InvalidInput
 
 from data_plane_agent import compute
 from data_plane_agent.guard import Guard
-from data_plane_agent.processes import ProcessLauncher
+from data_plane_agent.processes.launcher import ProcessLauncher
 from data_plane_agent.settings import Settings
 
 pytestmark = pytest.mark.anyio

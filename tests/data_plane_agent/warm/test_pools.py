@@ -16,7 +16,7 @@ from data_plane_agent.launcher import AttemptEvent, Broke, Finished, Found, Save
 from data_plane_agent.warm import pools
 from data_plane_agent.warm.pools import WarmPools
 from data_plane_agent.warm.sight import NoPod
-from tests.data_plane_agent.processes_under_test import ends, until_ended
+from tests.data_plane_agent.processes.under_test import ends, until_ended
 from tests.data_plane_agent.warm.under_test import (
     SETTINGS,
     Region,

@@ -11,7 +11,7 @@ from data_plane_agent.launcher import AttemptKey, Broke, Capacity, Found
 from data_plane_agent.warm.pools import WarmPools
 from data_plane_agent.warm.routing import WarmLauncher
 from data_plane_agent.warm.sight import NoPod
-from tests.data_plane_agent.processes_under_test import ends, until_ended
+from tests.data_plane_agent.processes.under_test import ends, until_ended
 from tests.data_plane_agent.warm.under_test import SETTINGS, Region, region
 from tests.fakes import FakeLauncher
 

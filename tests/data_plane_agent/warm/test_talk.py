@@ -16,7 +16,7 @@ from data_plane_agent.warm.door import FRAME_LIMIT
 from data_plane_agent.warm.pool import PoolKey
 from data_plane_agent.warm.pools import WarmPools
 from data_plane_agent.warm.sight import Sighted, Watcher
-from tests.data_plane_agent.processes_under_test import until_ended
+from tests.data_plane_agent.processes.under_test import until_ended
 from tests.data_plane_agent.warm.under_test import SETTINGS, Region, region, until
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ Old = partial(Mutation, file="control_plane/executions/exclusive.py")
 Timer = partial(Mutation, file="sdk/whimbrel/runtime_timer.py")
 TESTS = "tests/control_plane/test_exclusive.py::"
 TIMER = "tests/data_plane_agent/test_runtime_timer.py::"
-ORPHANS = "tests/data_plane_agent/test_process_orphans.py::"
+ORPHANS = "tests/data_plane_agent/processes/test_orphans.py::"
 
 MUTATIONS = (
     Old(
@@ -55,19 +55,19 @@ MUTATIONS = (
     ),
     Mutation(
         "family_mark", "I6", "What a task left is found when its family is dead, too.",
-        "data_plane_agent/process_gone.py", "end_all_of",
+        "data_plane_agent/processes/gone.py", "end_all_of",
         old=" or (marks and _marked(folder, marks))", new="",
         tests=(f"{ORPHANS}test_killed_after_its_family_it_is_dead_with_all_that_it_left",),
     ),
     Mutation(
         "family_told", "I6", "A task's end is told when nothing of it is left.",
-        "data_plane_agent/process_ends.py", "Ends._bury",
+        "data_plane_agent/processes/ends.py", "Ends._bury",
         old="await gone([worker])", new="pass",
         tests=(f"{ORPHANS}test_with_its_family_all_of_a_task_ends_before_that_is_told",),
     ),
     Mutation(
         "family_module", "I6", "No exclusive family is ended for another module's import.",
-        "data_plane_agent/processes.py", "ProcessLauncher._queue",
+        "data_plane_agent/processes/launcher.py", "ProcessLauncher._queue",
         old='module_of(task.entry_point) if attempt.exclusive else ""', new='""',
         tests=(f"{ORPHANS}test_another_modules_slow_import_costs_it_nothing",),
     ),

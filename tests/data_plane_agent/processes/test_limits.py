@@ -6,8 +6,8 @@ import pytest
 from whimbrel.spec import Owner, Resources
 
 from data_plane_agent.launcher import Broke, Finished, Started
-from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.processes_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     alive,

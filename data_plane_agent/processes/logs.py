@@ -1,7 +1,7 @@
 """What an attempt has written so far to stdout and stderr, read from its worker's files from where
 it began.
 
-Used by `processes.py` for live reading, and to keep the logs of an attempt whose worker died.
+Used by `launcher.py` for live reading, and to keep the logs of an attempt whose worker died.
 """
 
 import logging
@@ -11,10 +11,10 @@ from whimbrel.runtime_store import StoreFull
 from whimbrel.runtime_worker import LOG_LIMIT
 from whimbrel.spec import Artifact
 
+from data_plane_agent.attempt_answers import prefix_of
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import AttemptKey, Logs
-from data_plane_agent.process_answers import prefix_of
-from data_plane_agent.workers import WorkerProcess
+from data_plane_agent.processes.workers import WorkerProcess
 
 log = logging.getLogger(__name__)
 

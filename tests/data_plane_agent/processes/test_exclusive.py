@@ -15,11 +15,11 @@ from whimbrel.runtime_timer import boottime_ns
 from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Owner
 
+from data_plane_agent.attempt_answers import parts_of
 from data_plane_agent.launcher import Finished, Found
-from data_plane_agent.process_answers import parts_of
-from data_plane_agent.processes import ProcessLauncher
-from data_plane_agent.workers import EXIT_SECONDS
-from tests.data_plane_agent.exclusive_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from data_plane_agent.processes.workers import EXIT_SECONDS
+from tests.data_plane_agent.processes.exclusive_under_test import (
     FLOW,
     Session,
     agent_killed,
@@ -30,7 +30,7 @@ from tests.data_plane_agent.exclusive_under_test import (
     running,
     stamps,
 )
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     appears,

@@ -1,7 +1,7 @@
 """The processes behind the launcher: families started and asked to import and fork, workers met,
 lost and buried.
 
-Owned by `processes.py`, which is told through `Ears`; decides nothing about attempts.
+Owned by `launcher.py`, which is told through `Ears`; decides nothing about attempts.
 """
 
 import asyncio
@@ -22,9 +22,9 @@ from whimbrel.runtime_frames import PROTOCOL, Message, encode, socket_path, star
 from whimbrel.runtime_worker import Seat
 from whimbrel.spec import Failure, Owner
 
-from data_plane_agent.process_gone import end_all_of
-from data_plane_agent.process_settings import ProcessSettings
-from data_plane_agent.workers import (
+from data_plane_agent.processes.gone import end_all_of
+from data_plane_agent.processes.settings import ProcessSettings
+from data_plane_agent.processes.workers import (
     EXIT_SECONDS,
     Connection,
     FamilyKey,

@@ -8,8 +8,8 @@ import pytest
 from whimbrel.spec import Owner
 
 from data_plane_agent.launcher import Broke, Finished
-from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.processes_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     appears,

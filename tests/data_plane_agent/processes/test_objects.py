@@ -9,8 +9,8 @@ from whimbrel.archive import pack
 from whimbrel.spec import INLINE_LIMIT, Owner
 
 from data_plane_agent.launcher import Finished, Saved
-from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.processes_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     appears,

@@ -12,7 +12,7 @@ from typing import Any
 from whimbrel.runtime_timer import boottime_ns
 
 from data_plane_agent.launcher import Attempt
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes.under_test import (
     DEADLINE,
     Region,
     appears,
@@ -142,8 +142,8 @@ async def appears_line(mark: Path) -> str:
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from tests.data_plane_agent.exclusive_under_test import Session, exclusive
-from tests.data_plane_agent.processes_under_test import Region, attempt
+from tests.data_plane_agent.processes.exclusive_under_test import Session, exclusive
+from tests.data_plane_agent.processes.under_test import Region, attempt
 
 async def main(root: str, entry: str, seconds: str) -> None:
     region, session = Region(Path(root)), Session()

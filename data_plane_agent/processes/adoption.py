@@ -1,7 +1,7 @@
 """What an earlier agent left on this machine: attempts that still run, by their workers' pages, and
 spooled results.
 
-Asked once by `processes.py` when it opens. Needs no answer from a worker, which may be deep in user
+Asked once by `launcher.py` when it opens. Needs no answer from a worker, which may be deep in user
 code.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from whimbrel.runtime_frames import Message
 from whimbrel.runtime_worker import spool_file
 
+from data_plane_agent.attempt_answers import key_of, parts_of
 from data_plane_agent.launcher import AttemptKey
-from data_plane_agent.process_answers import key_of, parts_of
-from data_plane_agent.process_pool import Pool
-from data_plane_agent.workers import Record, WorkerProcess
+from data_plane_agent.processes.pool import Pool
+from data_plane_agent.processes.workers import Record, WorkerProcess
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pytest
 from whimbrel.runtime_frames import Now, StatePage
 
 from data_plane_agent.launcher import Broke, Finished, Found
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes.under_test import (
     Region,
     alive,
     appears,
@@ -40,7 +40,7 @@ FLOW = """
 AGENT = """
 import asyncio, sys
 from pathlib import Path
-from tests.data_plane_agent.processes_under_test import Region, attempt
+from tests.data_plane_agent.processes.under_test import Region, attempt
 
 async def main() -> None:
     region = Region(Path(sys.argv[1]))

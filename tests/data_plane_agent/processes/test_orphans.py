@@ -1,6 +1,7 @@
 """Exclusive families that are killed, or busy with another module, and what their tasks left
 behind."""
 
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,17 +11,18 @@ import pytest
 from whimbrel.runtime_timer import boottime_ns
 from whimbrel.spec import Owner
 
-from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.exclusive_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from tests.data_plane_agent.processes.exclusive_under_test import (
     FLOW,
     SECOND,
     Session,
+    agent_killed,
     appears_line,
     exclusive,
     ran_until,
     running,
 )
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     appears,
@@ -94,15 +96,15 @@ async def test_another_modules_slow_import_costs_it_nothing(
     assert running(child)
 
 
-async def test_the_next_agent_ends_what_is_left_of_a_dead_family(
-    region: Region, launcher: ProcessLauncher
-) -> None:
-    pid, child = await left_running(launcher, region.marks / "m")
-    dead = family(launcher)
-    await launcher.close(kill=False)
-    os.kill(dead, signal.SIGKILL)
+async def test_the_next_agent_ends_what_is_left_of_a_dead_family(region: Region) -> None:
+    pid, _ = await agent_killed(region, "with_child", seconds=600)
+    child = int(await appears(region.marks / "m.child"))
+    (file,) = (region.root / "agent" / "workers").glob("family-*.pid")
+    os.kill(json.loads(file.read_text())["pid"], signal.SIGKILL)
     await eventually(lambda: not running(pid))
     after = region.launcher()
     await after.open()
-    assert not running(child)
-    await after.close(kill=True)
+    try:
+        await eventually(lambda: not running(child))
+    finally:
+        await after.close(kill=True)

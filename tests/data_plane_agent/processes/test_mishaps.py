@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from whimbrel.runtime_worker import spool_file
 
+from data_plane_agent.attempt_answers import parts_of
 from data_plane_agent.launcher import Broke, Finished, Found
-from data_plane_agent.process_answers import parts_of
-from tests.data_plane_agent import exclusive_under_test
-from tests.data_plane_agent.exclusive_under_test import Session, appears_line, exclusive
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes import exclusive_under_test
+from tests.data_plane_agent.processes.exclusive_under_test import Session, appears_line, exclusive
+from tests.data_plane_agent.processes.under_test import (
     FLOW,
     Region,
     appears,

@@ -1,7 +1,7 @@
 """Families and workers as the launcher sees them: a process, its socket, its page of memory, what
 it was given.
 
-Driven by `processes.py`; the other end is `whimbrel.runtime` (the family) and
+Driven by `launcher.py`; the other end is `whimbrel.runtime` (the family) and
 `whimbrel.runtime_worker` (a worker).
 """
 

@@ -6,9 +6,9 @@ import pytest
 from whimbrel.runtime_frames import StatePage
 
 from data_plane_agent.launcher import AttemptKey
-from data_plane_agent.process_renewals import Renewals
-from data_plane_agent.workers import FamilyProcess, Lane, Record, WorkerProcess
-from tests.data_plane_agent.exclusive_under_test import Session
+from data_plane_agent.processes.renewals import Renewals
+from data_plane_agent.processes.workers import FamilyProcess, Lane, Record, WorkerProcess
+from tests.data_plane_agent.processes.exclusive_under_test import Session
 
 
 @pytest.fixture

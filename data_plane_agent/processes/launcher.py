@@ -1,8 +1,8 @@
 """The process launcher: attempts in, events out, with this machine's processes in between.
 
-Called by the engine through `launcher.py`; hands attempts to warm workers (`workers.py`) that
-`process_pool.py` keeps. A task costs a message; a crash costs a worker; limits are kept here, by
-killing.
+Called by the engine through `data_plane_agent/launcher.py`; hands attempts to warm workers
+(`workers.py`) that `pool.py` keeps. A task costs a message; a crash costs a worker; limits are kept
+here, by killing.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from whimbrel.runtime_frames import NEVER, Message, Now
 from whimbrel.runtime_store import artifact_of
 from whimbrel.spec import Failure, Resources
 
+from data_plane_agent.attempt_answers import end_of, key_of
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import (
     Attempt,
@@ -26,17 +27,16 @@ from data_plane_agent.launcher import (
     Saved,
     Started,
 )
-from data_plane_agent.process_adoption import running_attempts, spooled_result, spooled_results
-from data_plane_agent.process_answers import end_of, key_of
-from data_plane_agent.process_ends import Ends
-from data_plane_agent.process_gone import gone
-from data_plane_agent.process_limits import over_limit, timed_out, total_memory, used_memory
-from data_plane_agent.process_logs import written
-from data_plane_agent.process_pool import FetchBundle, Pool
-from data_plane_agent.process_renewals import Renewals
-from data_plane_agent.process_schedule import Schedule, module_of, record_of
-from data_plane_agent.process_settings import ProcessSettings
-from data_plane_agent.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
+from data_plane_agent.processes.adoption import running_attempts, spooled_result, spooled_results
+from data_plane_agent.processes.ends import Ends
+from data_plane_agent.processes.gone import gone
+from data_plane_agent.processes.limits import over_limit, timed_out, total_memory, used_memory
+from data_plane_agent.processes.logs import written
+from data_plane_agent.processes.pool import FetchBundle, Pool
+from data_plane_agent.processes.renewals import Renewals
+from data_plane_agent.processes.schedule import Schedule, module_of, record_of
+from data_plane_agent.processes.settings import ProcessSettings
+from data_plane_agent.processes.workers import FamilyKey, FamilyProcess, Lane, Record, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class ProcessLauncher:
         self._schedule = Schedule(self.pool, slots=settings.slots, allocatable=allocatable)
         self._records: dict[AttemptKey, Record] = {}
         self._leaving: dict[AttemptKey, WorkerProcess] = {}  # stopped, and perhaps not gone yet
-        self._ends = Ends(self.blobs, data_dir=self.pool.data_dir)
+        self._ends = Ends(self.blobs, self._records, data_dir=self.pool.data_dir)
         self._renewals = Renewals(renewal)
         self._found: dict[AttemptKey, str] = {}
         self._pump_due = False
@@ -102,7 +102,7 @@ class ProcessLauncher:
         batch."""
         yield [Found(self._found)]
         while True:
-            yield await self._ends.batch(self._records)
+            yield await self._ends.batch()
 
     def taken(self, keys: Sequence[AttemptKey]) -> None:
         self._ends.taken(keys)

@@ -1,7 +1,7 @@
 """What a worker said about an attempt, as the launcher's events; one function, both for messages
 and for the spool.
 
-Called by `processes.py`; the messages are made in `whimbrel.runtime_worker`.
+Called by `processes/launcher.py`; the messages are made in `whimbrel.runtime_worker`.
 """
 
 import logging

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from data_plane_agent.launcher import AttemptEvent, Broke, Found, Saved
-from data_plane_agent.processes import ProcessLauncher
-from tests.data_plane_agent.exclusive_under_test import (
+from data_plane_agent.processes.launcher import ProcessLauncher
+from tests.data_plane_agent.processes.exclusive_under_test import (
     FLOW,
     agent_killed,
     appears_line,
     close_all,
     running,
 )
-from tests.data_plane_agent.processes_under_test import (
+from tests.data_plane_agent.processes.under_test import (
     Events,
     Region,
     appears,

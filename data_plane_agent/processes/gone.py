@@ -1,7 +1,7 @@
 """When nothing of a stopped worker runs any more: its burial, every process of its session, and, of
 exclusive work whose family is dead too, all that descends from that family.
 
-Asked by `processes.py` for `Launcher.kill` and by `process_ends.py` before the end of an exclusive
+Asked by `launcher.py` for `Launcher.kill` and by `ends.py` before the end of an exclusive
 attempt is told. What a task started with an environment of its own, in a session of its own, is
 found by a living family only.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from whimbrel.runtime_frames import start_time
 
-from data_plane_agent.workers import MARK, WorkerProcess
+from data_plane_agent.processes.workers import MARK, WorkerProcess
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 

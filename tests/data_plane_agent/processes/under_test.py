@@ -17,8 +17,8 @@ from data_plane_agent.launcher import (
     Finished,
     Renewal,
 )
-from data_plane_agent.process_settings import ProcessSettings
-from data_plane_agent.processes import ProcessLauncher
+from data_plane_agent.processes.launcher import ProcessLauncher
+from data_plane_agent.processes.settings import ProcessSettings
 
 FLOW = """
     import os, sys, time, subprocess

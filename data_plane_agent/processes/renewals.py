@@ -1,7 +1,7 @@
 """Which exclusive attempts may run on and until when, written where their workers look
 (`StatePage.grant`).
 
-Asked by `processes.py` at every tick; knows the session through `Renewal` only. The worker's own
+Asked by `launcher.py` at every tick; knows the session through `Renewal` only. The worker's own
 timer does the rest: whoever is not renewed ends without us.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from whimbrel.runtime_timer import boottime_ns
 
 from data_plane_agent.launcher import Renewal
-from data_plane_agent.workers import Record, WorkerProcess
+from data_plane_agent.processes.workers import Record, WorkerProcess
 
 
 class Renewals:

@@ -1,7 +1,7 @@
 """What became of attempts, until somebody has it on disk: events in order, ends that were told and
 not yet taken.
 
-Part of `processes.py`; a worker that dies in a task is buried here: why it ended, its logs. What is
+Part of `launcher.py`; a worker that dies in a task is buried here: why it ended, its logs. What is
 not taken stays with its worker or in the spool, and is told again by the next agent.
 """
 
@@ -16,20 +16,22 @@ from whimbrel.runtime_timer import boottime_ns
 from whimbrel.runtime_worker import spool_file
 from whimbrel.spec import Failure, Owner
 
+from data_plane_agent.attempt_answers import parts_of
 from data_plane_agent.blobs import Blobs
 from data_plane_agent.launcher import AttemptEvent, AttemptKey, Broke, Finished
-from data_plane_agent.process_answers import parts_of
-from data_plane_agent.process_gone import gone
-from data_plane_agent.process_limits import oom_kills, why_it_ended
-from data_plane_agent.process_logs import save_logs
-from data_plane_agent.workers import Record, WorkerProcess
+from data_plane_agent.news import News
+from data_plane_agent.processes.gone import gone
+from data_plane_agent.processes.limits import oom_kills, why_it_ended
+from data_plane_agent.processes.logs import save_logs
+from data_plane_agent.processes.workers import Record, WorkerProcess
 
 
 class Ends:
-    def __init__(self, blobs: Blobs, *, data_dir: Path) -> None:
+    def __init__(self, blobs: Blobs, records: dict[AttemptKey, Record], *, data_dir: Path) -> None:
+        """Whatever ends leaves `records`."""
         self._blobs, self._data_dir = blobs, data_dir
-        self._events: list[tuple[AttemptEvent, Record]] = []
-        self._news = asyncio.Event()
+        self._records = records
+        self._news = News[Record](lambda record: records.get(record.key) is record)
         self._told: dict[AttemptKey, Record] = {}
         self._burials: set[asyncio.Task[None]] = set()
         self._ooms = oom_kills()
@@ -37,28 +39,19 @@ class Ends:
     def tell(self, event: AttemptEvent, record: Record) -> None:
         if isinstance(event, Finished | Broke) and record.worker is not None:
             record.worker.untaken.add(record.seq)
-        self._events.append((event, record))
-        self._news.set()
+        self._news.tell(event, record)
 
     def broke(self, record: Record, failure: Failure) -> None:
         """Before it began."""
         now = time.time_ns()
         self.tell(Broke(record.key, at(failure, record), now, now), record)
 
-    async def batch(self, records: dict[AttemptKey, Record]) -> Sequence[AttemptEvent]:
-        """What happened to those in `records`; whatever ends leaves it."""
-        batch: list[AttemptEvent] = []
-        while not batch:
-            await self._news.wait()
-            self._news.clear()
-            news, self._events = self._events, []
-            for event, record in news:
-                if records.get(record.key) is not record:
-                    continue  # cancelled meanwhile
-                batch.append(event)
-                if isinstance(event, Finished | Broke):
-                    self._told[record.key] = records.pop(record.key)
-        return batch
+    async def batch(self) -> Sequence[AttemptEvent]:
+        told = await self._news.batch()
+        for event, record in told:
+            if isinstance(event, Finished | Broke):
+                self._told[record.key] = self._records.pop(record.key)
+        return [event for event, _ in told]
 
     def taken(self, keys: Sequence[AttemptKey]) -> None:
         for key in keys:

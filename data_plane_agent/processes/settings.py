@@ -1,6 +1,6 @@
 """What the process launcher may use of this machine, and how patient it is.
 
-Made by `__main__`; read by `processes.py` and `process_pool.py`.
+Made by `__main__`; read by `launcher.py` and `pool.py`.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """What a worker used and how it ended: memory of a process with its children, the kernel's OOM
 count, exit statuses.
 
-Asked by `processes.py` every few milliseconds; knows /proc and nothing of launchers.
+Asked by `launcher.py` every few milliseconds; knows /proc and nothing of launchers.
 """
 
 import os

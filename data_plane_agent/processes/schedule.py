@@ -1,7 +1,7 @@
 """Which waiting attempt goes to which worker next: slots and requests first, lanes in turn, then
 tasks ahead.
 
-Owned by `processes.py`; asks `process_pool.py` for imports and forks, hands frames to `workers.py`.
+Owned by `launcher.py`; asks `pool.py` for imports and forks, hands frames to `workers.py`.
 """
 
 from collections import deque
@@ -11,9 +11,9 @@ from whimbrel.runtime_frames import Message
 from whimbrel.runtime_store import plain
 from whimbrel.spec import Resources
 
+from data_plane_agent.attempt_answers import parts_of
 from data_plane_agent.launcher import Attempt, Capacity
-from data_plane_agent.process_answers import parts_of
-from data_plane_agent.workers import AHEAD, FamilyProcess, Lane, Record, WorkerProcess
+from data_plane_agent.processes.workers import AHEAD, FamilyProcess, Lane, Record, WorkerProcess
 
 
 class Processes(Protocol):
