@@ -102,8 +102,8 @@ class TemporalMovement:
     def check(self) -> None:
         """Temporal may be away: an open row's story is told when it is back."""
 
-    async def migrate(self, execution: str, number: int, *, cause: str) -> None:
-        await self._migrate(execution, number, cause)
+    async def migrate(self, execution: str, number: int, *, cause: str) -> bool:
+        return await self._migrate(execution, number, cause)
 
     async def _migrate(self, execution: str, number: int, cause: str) -> bool:
         story = Migrate(
@@ -115,9 +115,9 @@ class TemporalMovement:
         )
         return await self._start(MigrateWorkflow.run, story, id=migrate_id(execution, number))
 
-    async def drain(self, cluster: str, number: int) -> None:
+    async def drain(self, cluster: str, number: int) -> bool:
         story = Empty(cluster=cluster, number=number, at_once=self._pace.drain_at_once)
-        await self._start(ClusterDrainWorkflow.run, story, id=drain_id(cluster, number))
+        return await self._start(ClusterDrainWorkflow.run, story, id=drain_id(cluster, number))
 
     async def _start(self, story: Any, argument: object, *, id: str) -> bool:
         """False: it has been told before, to its end."""

@@ -36,11 +36,13 @@ class MovementOff:
             remedy="start it with WHIMBREL_CONTROL_PLANE_TEMPORAL=host:port",
         )
 
-    async def migrate(self, execution: str, number: int, *, cause: str) -> None:
+    async def migrate(self, execution: str, number: int, *, cause: str) -> bool:
         log.error("migration %s of %s is not told: movement is off", number, execution)
+        return True
 
-    async def drain(self, cluster: str, number: int) -> None:
+    async def drain(self, cluster: str, number: int) -> bool:
         log.error("drain %s of %s is not told: movement is off", number, cluster)
+        return True
 
     async def run(self, planned: PlannedSteps | None = None) -> None:
         log.warning("movement is off: set WHIMBREL_CONTROL_PLANE_TEMPORAL to a host:port")

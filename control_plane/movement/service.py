@@ -6,6 +6,7 @@ Called by the doors and by a drain's steps; writes the row first, then has its s
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from control_plane.clusters.service import CLUSTER, Clusters, unknown
 from control_plane.database import Database, exclusive
 from control_plane.executions.dispatch import load
 from control_plane.executions.timeline import Entry, tell
-from control_plane.ledger.fence import FENCE
+from control_plane.ledger.fence import FENCE, locked
 from control_plane.movement import journal
 from control_plane.movement.planning import Plan, Planning, why, why_stays
 from control_plane.movement.views import DrainView, MigrationView
@@ -30,15 +31,19 @@ TOLD_EVERY_SECONDS = 5.0
 """Between two looks for open rows without a story; a start that is not needed costs one call."""
 
 
+STOPPED = "its story was ended in Temporal, not by itself"
+
+
 class Stories(Protocol):
-    """What `client.py` does; each story has one id and is started once."""
+    """What `client.py` does; each story has one id and is started once. False: it has been told
+    before, to its end."""
 
     def check(self) -> None:
         """Raises Refused when no story can ever be told here."""
         ...
 
-    async def migrate(self, execution: str, number: int, *, cause: str) -> None: ...
-    async def drain(self, cluster: str, number: int) -> None: ...
+    async def migrate(self, execution: str, number: int, *, cause: str) -> bool: ...
+    async def drain(self, cluster: str, number: int) -> bool: ...
 
 
 class Moves:
@@ -137,9 +142,31 @@ class Moves:
             moves = await journal.open_migrations(connection, limit=journal.AT_MOST)
             drains = await journal.open_drains(connection)
         for row in moves:
-            await self._stories.migrate(row["execution"], row["number"], cause=row["cause"])
+            name, number = row["execution"], row["number"]
+            if not await self._stories.migrate(name, number, cause=row["cause"]):
+                await self._stopped(name, number)
         for row in drains:
-            await self._stories.drain(row["cluster"], row["number"])
+            if not await self._stories.drain(row["cluster"], row["number"]):
+                await self._drain_stopped(row["cluster"], row["number"])
+
+    async def _stopped(self, execution: str, number: int) -> None:
+        """A story ends its row before it ends itself: this one was ended from outside. The sweeper
+        sees to the run."""
+        async with self._database.write() as connection:
+            noted = await journal.note(
+                connection, execution, number, phase="FAILED", reason="stopped", why=STOPPED,
+                ended_ns=time.time_ns(),
+            )  # fmt: skip
+            if noted:
+                epoch = (await locked(connection, [execution]))[execution].epoch
+                await tell(connection, [Entry(execution, epoch, "stayed", text=STOPPED)])
+
+    async def _drain_stopped(self, cluster: str, number: int) -> None:
+        async with self._database.write() as connection:
+            await journal.note_drain(
+                connection, cluster, number, phase="CANCELLED", ended_ns=time.time_ns(),
+                total=await journal.asked(connection, cluster, number),
+            )  # fmt: skip
 
     async def _named(self, cluster: str, region: str) -> list[str]:
         if bool(cluster) == bool(region):

@@ -19,26 +19,30 @@ from tests.control_plane.movement.world import World
 
 
 class Told:
-    """Stories that remember what was asked of them, and hand it to `real` ones."""
+    """Stories that remember what was asked of them, and hand it to `real` ones. `over`: they have
+    ended; `off`: there is no Temporal."""
 
     def __init__(self) -> None:
         self.real: TemporalMovement | None = None
         self.started: list[tuple[str, int]] = []
         self.off = False
+        self.over = False
 
     def check(self) -> None:
         if self.off:
             raise Refused("nothing can be moved")
 
-    async def migrate(self, execution: str, number: int, *, cause: str) -> None:
+    async def migrate(self, execution: str, number: int, *, cause: str) -> bool:
         self.started.append((execution, number))
         if self.real:
-            await self.real.migrate(execution, number, cause=cause)
+            return await self.real.migrate(execution, number, cause=cause)
+        return not self.over
 
-    async def drain(self, cluster: str, number: int) -> None:
+    async def drain(self, cluster: str, number: int) -> bool:
         self.started.append((cluster, number))
         if self.real:
-            await self.real.drain(cluster, number)
+            return await self.real.drain(cluster, number)
+        return not self.over
 
 
 class Planned:

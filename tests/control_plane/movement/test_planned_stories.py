@@ -88,3 +88,14 @@ async def test_a_drain_looks_until_it_is_over(server: TemporalServer) -> None:
         await stories.drain("us-east", 1)
         assert await told(client, "drain/us-east/1", Drained) == Drained("DONE", moved=2)
     assert steps.names() == ["empty"] * 3
+
+
+async def test_a_story_that_was_ended_from_outside_is_not_told_again(
+    server: TemporalServer,
+) -> None:
+    patient = [Stage("silent", patient=True)] * 1000
+    async with movement(server, planned=Scripted(released=patient)) as (stories, client):
+        assert await stories.migrate("p/d/stopped", 1, cause="migration")
+        assert await stories.migrate("p/d/stopped", 1, cause="migration")
+        await client.get_workflow_handle("migrate/p/d/stopped/1").terminate("by hand")
+        assert not await stories.migrate("p/d/stopped", 1, cause="migration")

@@ -82,3 +82,21 @@ async def test_stories_that_were_never_told_are_told(planned: Planned) -> None:
     await planned.settling.end(End(Migrate(run, 1), "ENDED"))
     await planned.moves.tell_open()
     assert planned.told.started == [(run, 1)]
+
+
+async def test_what_was_ended_in_temporal_does_not_stay_open(planned: Planned) -> None:
+    run = await planned.world.run("run")
+    await planned.begin(run)
+    await planned.moves.drain(cluster="us-east")
+    planned.told.over = True
+    await planned.moves.tell_open()
+    row = await planned.row()
+    assert (row["phase"], row["reason"], row["ended_ns"] > 0) == ("FAILED", "stopped", True)
+    assert "ended in Temporal" in row["why"]
+    assert await planned.world.fence(run) == (1, "us-east")
+    view = await planned.moves.drained("us-east")
+    assert view is not None
+    assert (view.phase, view.ended_ns > 0) == ("CANCELLED", True)
+    # The next one is another story.
+    planned.told.over = False
+    assert (await planned.moves.migrate(run)).number == 2
