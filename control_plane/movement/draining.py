@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from sqlalchemy import or_, select
+from sqlalchemy import case, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from whimbrel.errors import NotFound, Refused
 from whimbrel.service.crash import crash_point
@@ -21,7 +21,7 @@ from control_plane.ledger.fence import FENCE
 from control_plane.movement import journal
 from control_plane.movement.journal import MIGRATION
 from control_plane.movement.planned import DRAIN_SECONDS, Drained, Empty
-from control_plane.movement.planning import why_stays
+from control_plane.movement.planning import FOR_GOOD, why_stays
 from control_plane.movement.rows import EXECUTION, now_ns
 from control_plane.movement.service import Moves
 
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
 """Between two looks. Longer leaves places empty, shorter is load on SQL while it drains."""
+TRIES, AGAIN_SECONDS = 10, 30.0
+"""How often a run is asked that nobody took, and between two times. Fewer end a drain that only had
+to wait for room, more keep it open where there will be none."""
 
 
 class Draining:
@@ -55,9 +58,10 @@ class Draining:
             cordoned = (await connection.execute(state)).scalar_one_or_none() != "active"
             under_way = await journal.leaving(connection, drain.cluster)
             left = await self._left(connection, drain.cluster, key, limit=drain.at_once)
+            later = await self._left(connection, drain.cluster, key, limit=1, later=True)
         if not cordoned:
             return await self._over(drain, "CANCELLED")
-        if not left and not under_way:
+        if not left and not later and not under_way:
             return await self._over(drain, "DONE")
         free = drain.at_once - under_way
         for execution, policy in left[: max(0, free)]:
@@ -66,12 +70,25 @@ class Draining:
         return await self._counts(drain)
 
     async def _left(
-        self, connection: AsyncConnection, cluster: str, key: str, *, limit: int
+        self,
+        connection: AsyncConnection,
+        cluster: str,
+        key: str,
+        *,
+        limit: int,
+        later: bool = False,
     ) -> list[tuple[str, str]]:
-        """Runs of this cluster that this drain has not asked to move: each is asked once. What
-        somebody else moves already is left to them."""
-        asked = select(MIGRATION.c.execution).where(
-            or_(MIGRATION.c.drain == key, MIGRATION.c.ended_ns == 0)
+        """Runs of this cluster that are to be asked to move, now or `later`: those that nobody took
+        are asked again. What somebody else moves already is left to them."""
+        tries, last = func.count(), func.max(MIGRATION.c.ended_ns)
+        for_good = func.max(case((MIGRATION.c.reason.in_(FOR_GOOD), 1), else_=0)) == 1
+        young = last > now_ns() - int(AGAIN_SECONDS * 1e9)
+        asked = union_all(
+            select(MIGRATION.c.execution).where(MIGRATION.c.ended_ns == 0),
+            select(MIGRATION.c.execution)
+            .where(MIGRATION.c.drain == key)
+            .group_by(MIGRATION.c.execution)
+            .having(or_(tries >= TRIES, for_good, *([] if later else [young]))),
         )
         found = await connection.execute(
             select(FENCE.c.execution, EXECUTION.c.policy)

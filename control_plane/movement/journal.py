@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from control_plane.database import table
@@ -149,7 +149,9 @@ async def note_drain(connection: AsyncConnection, cluster: str, number: int, **v
 async def asked(connection: AsyncConnection, cluster: str, number: int) -> int:
     """How many runs a drain has asked to move, also in vain."""
     found = await connection.execute(
-        select(func.count()).where(MIGRATION.c.drain == drain_key(cluster, number))
+        select(func.count(MIGRATION.c.execution.distinct())).where(
+            MIGRATION.c.drain == drain_key(cluster, number)
+        )
     )
     return found.scalar_one()
 
@@ -159,9 +161,15 @@ def drain_key(cluster: str, number: int) -> str:
 
 
 async def drain_view(connection: AsyncConnection, row: Row, *, listed: int = AT_MOST) -> DrainView:
-    """`listed`: how many of its migrations are shown, the newest."""
+    """`listed`: how many of its runs are shown, those first that were asked last; of each its last
+    migration counts."""
     key = drain_key(row["cluster"], row["number"])
-    mine = MIGRATION.c.drain == key
+    last = (
+        select(MIGRATION.c.execution, func.max(MIGRATION.c.number).label("number"))
+        .where(MIGRATION.c.drain == key)
+        .group_by(MIGRATION.c.execution)
+    )
+    mine = tuple_(MIGRATION.c.execution, MIGRATION.c.number).in_(last)
     counted = await connection.execute(
         select(MIGRATION.c.phase, func.count())
         .where(mine, MIGRATION.c.ended_ns > 0)

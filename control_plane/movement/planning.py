@@ -169,6 +169,10 @@ def why(decision: Decision, to: str) -> str:
     return own or "; ".join(said) or decision.reason
 
 
+FOR_GOOD = ("pinned", "failover_off")
+"""Reasons of `why_stays`: asking again is of no use."""
+
+
 def why_stays(policy: PlacementPolicy, cluster: str) -> tuple[str, str] | None:
     """(reason, for a person) of a run that only a person may move."""
     if policy.mode is Mode.PINNED:

@@ -159,7 +159,7 @@ def drain(
     domain: Domain = None,
 ) -> None:
     """Move every run elsewhere; nothing new goes there until it is uncordoned, which also ends a
-    drain under way.
+    drain under way. A run that no other cluster takes is asked again for five minutes.
 
     Example: whimbrel cluster drain us-east --dry-run
     """

@@ -63,7 +63,8 @@ def drain(
     project: Project = None,
     domain: Domain = None,
 ) -> None:
-    """Move every run out of a region; nothing new goes there until its clusters are uncordoned.
+    """Move every run out of a region; nothing new goes there until its clusters are uncordoned. A
+    run that no other region takes is asked again for five minutes.
 
     Example: whimbrel region drain us-east --dry-run
     """

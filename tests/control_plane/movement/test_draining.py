@@ -1,4 +1,6 @@
-"""A drain's looks on SQLite: nothing new comes, each run is asked once, what stays is listed."""
+"""A drain's looks: nothing new comes, what nobody takes is asked again, what stays is listed."""
+
+from collections import Counter
 
 import pytest
 from sqlalchemy import update
@@ -10,7 +12,8 @@ from control_plane.clusters.store import Cluster
 from control_plane.database import table
 from control_plane.executions.store import Execution
 from control_plane.ledger.fence import FENCE
-from control_plane.movement.draining import Draining
+from control_plane.movement.draining import AGAIN_SECONDS, TRIES, Draining
+from control_plane.movement.journal import MIGRATION
 from control_plane.movement.planned import Empty, End, Migrate
 from control_plane.movement.store import Drain, Migration
 from tests.control_plane.movement.planned import Planned
@@ -25,14 +28,22 @@ def draining(planned: Planned) -> Draining:
     return Draining(planned.world.database, planned.moves)
 
 
-async def arrives(planned: Planned, run: str, *, phase: str = "resumed") -> None:
+async def time_passes(planned: Planned) -> None:
+    """Since every migration that has ended."""
+    async with planned.world.database.write() as connection:
+        past = MIGRATION.c.ended_ns - int(AGAIN_SECONDS * 1e9)
+        ended = MIGRATION.c.ended_ns > 0
+        await connection.execute(update(MIGRATION).where(ended).values(ended_ns=past))
+
+
+async def arrives(planned: Planned, run: str, *, number: int = 1, phase: str = "resumed") -> None:
     async with planned.world.database.write() as connection:
         await connection.execute(
             update(FENCE)
             .where(FENCE.c.execution == run)
             .values(epoch=2, owner_cluster="eu-west", owner_cluster_epoch=1)
         )
-    await planned.settling.end(End(Migrate(run, 1), phase))
+    await planned.settling.end(End(Migrate(run, number), phase))
 
 
 async def test_runs_leave_a_few_at_a_time(planned: Planned, draining: Draining) -> None:
@@ -79,13 +90,38 @@ async def test_what_stays_is_listed_with_its_reason(planned: Planned, draining: 
     assert [move.reason for move in plan.migrations] == ["pinned", "failover_off", "no_capacity"]
     assert (plan.total, plan.staying) == (3, 3)
     await planned.moves.drain(cluster="us-east")
-    for _ in range(2):
-        look = await draining.look(DRAIN)
+    for _ in range(TRIES):
+        for _ in range(3):  # asked is asked: not again at once
+            look = await draining.look(DRAIN)
+        await time_passes(planned)
     look = await draining.look(DRAIN)
     assert (look.phase, look.moved, look.staying) == ("DONE", 0, 3)
-    reasons = {row["execution"]: row["reason"] for row in await planned.world.rows(Migration)}
-    assert list(reasons.values()) == ["pinned", "failover_off", "no_capacity"]
+    asked = Counter(row["reason"] for row in await planned.world.rows(Migration))
+    assert asked == {"pinned": 1, "failover_off": 1, "no_capacity": TRIES}
+    view = await planned.moves.drained("us-east")
+    assert view is not None
+    assert (view.total, [move.reason for move in view.migrations]) == (
+        3, ["no_capacity", "failover_off", "pinned"],
+    )  # fmt: skip
     assert await planned.world.fence(pinned) == (1, "us-east")
+
+
+async def test_what_nobody_took_is_asked_again_once_there_may_be_room(
+    planned: Planned, draining: Draining
+) -> None:
+    run = await planned.world.run("run")
+    planned.world.router.full = True
+    await planned.moves.drain(cluster="us-east")
+    assert (await draining.look(DRAIN)).staying == 1
+    planned.world.router.full = False
+    assert (await draining.look(DRAIN)).phase == "RUNNING"
+    assert planned.told.started == [("us-east", 1)]
+    await time_passes(planned)
+    await draining.look(DRAIN)
+    assert planned.told.started[-1] == (run, 2)
+    await arrives(planned, run, number=2)
+    look = await draining.look(DRAIN)
+    assert (look.phase, look.moved, look.staying) == ("DONE", 1, 0)
 
 
 async def test_uncordoned_it_is_cancelled(planned: Planned, draining: Draining) -> None:
