@@ -280,7 +280,7 @@ def cause_of(item: Loaded, cause: str, before: Mapping[str, Pending]) -> str:
         return cause
     if (last := before.get(item.row.execution)) is not None:
         return last.cause
-    return "fallback" if item.reason in (no_room.REASON, no_room.UNREADABLE) else "launch"
+    return "fallback" if item.reason in no_room.REASONS else "launch"
 
 
 def same(decision: Decision, before: Pending | None) -> bool:

@@ -1,5 +1,5 @@
-"""Clusters that let go of a run because they had no room for it, or could not read what it was
-launched with: not asked again for a while.
+"""Clusters that let go of a run because they had no room for it, could not read what it was
+launched with, or were stopping: not asked again for a while.
 
 Marked by the ledger in the transaction of the RELEASED or UNREACHABLE; read by `dispatch.py`, which
 goes back to one of them only when the time has passed or nobody else takes the run.
@@ -19,7 +19,9 @@ from control_plane.executions.store import Execution
 EXECUTION = table(Execution)
 REASON = "unschedulable"
 UNREADABLE = "unreadable_input"
+STOPPING = "drain"
 """Why such a run waits."""
+REASONS = (REASON, UNREADABLE, STOPPING)
 
 MOMENT_SECONDS = 5.0
 """A run does not go back sooner. Shorter: a cluster that lets go at once makes a storm of claims;
@@ -60,7 +62,7 @@ def pause(before: int) -> float:
 
 def reason(of: str) -> str:
     """Why a run waits that must not go back yet, from why it waited before."""
-    return of if of == UNREADABLE else REASON
+    return of if of in REASONS else REASON
 
 
 def too_long(limit_seconds: float, why: str) -> Failure:

@@ -61,7 +61,7 @@ class Endings:
             case Failed(error):
                 return await self._fail(row, phase, error)
             case Released(reason, message):
-                if reason == no_room.REASON:
+                if reason in (no_room.REASON, no_room.STOPPING):
                     await no_room.mark(self._connection, row.execution, row.owner_cluster)
                 if phase != Phase.MOVING:
                     since = waiting_ns if reason == no_room.REASON else 0

@@ -71,7 +71,8 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Released:
     """The owner lets go; the last event of its outbox for this execution. `reason` "" = it was
-    asked to, "unschedulable" = it has no room; `message` is for a person."""
+    asked to, "unschedulable" = it has no room, "drain" = its agent stops; `message` is for a
+    person."""
 
     reason: str = ""
     message: str = ""

@@ -102,6 +102,23 @@ async def test_a_lost_answer_is_given_again_and_marks_nothing_twice(world: World
     assert await world.rows() == before
 
 
+async def test_an_agent_that_stops_does_not_get_it_back_at_once(world: World) -> None:
+    await world.join("east", "west")
+    run = await world.running()
+    await world.send(run, Released("drain", "its agent stops"))
+    await world.dispatch([run])
+    view = await world.view(run)
+    assert (view.cluster, view.placements[-1].cause) == ("west", "fallback")
+    await world.claim(run, 2, "west", 1)
+    world.router.up = ["east"]
+    await world.send(run, Released("drain", "its agent stops"), epoch=2, cluster="west")
+    await world.dispatch([run])
+    assert (await world.view(run)).reason == "drain"
+    world.later(no_room.MOMENT_SECONDS)
+    await world.dispatch([run])
+    assert (await world.view(run)).cluster == "east"
+
+
 async def test_a_plain_release_keeps_nobody_away(world: World) -> None:
     await world.join("east", "west")
     run = await world.running()
