@@ -47,6 +47,14 @@ async def not_answered(here: Scene, one: Attempt, nonce: str = "r9") -> None:
     assert answer(here).get("nonce") != nonce
 
 
+async def renewed(here: Scene, *, left: float = 5.0) -> tuple[Attempt, str, int]:
+    """One that runs, its pod, and until when it was told that it may."""
+    one = exclusive()
+    name = await here.runs(one)
+    here.session.left = left
+    return one, name, await answered(here, one)
+
+
 @virtual
 async def test_what_is_left_of_the_session_is_answered_soon(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
@@ -125,10 +133,7 @@ async def lose(here: Scene) -> None:
 @virtual
 async def test_its_end_is_told_once_its_last_deadline_is_over(tmp_path: Path) -> None:
     async with scene(tmp_path, lost_seconds=2.0) as here:
-        one = exclusive()
-        await here.runs(one)
-        here.session.left = 60.0
-        over = await answered(here, one)
+        one, _, over = await renewed(here, left=60.0)
         await lose(here)
         await asyncio.sleep(10)
         assert here.ends == []
@@ -152,10 +157,7 @@ async def test_never_answered_it_never_began(tmp_path: Path) -> None:
 @virtual
 async def test_a_pod_that_is_taken_off_the_list_by_force_proves_nothing(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        name = await here.runs(one)
-        here.session.left = 30.0
-        over = await answered(here, one)
+        _, name, over = await renewed(here, left=30.0)
         here.cluster.remove(name)
         end = await here.told_of(Broke, seconds=60)
         assert end.failure.kind == "pod_lost"
@@ -165,10 +167,7 @@ async def test_a_pod_that_is_taken_off_the_list_by_force_proves_nothing(tmp_path
 @virtual
 async def test_nor_does_a_cluster_that_calls_it_failed(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        name = await here.runs(one)
-        here.session.left = 30.0
-        over = await answered(here, one)
+        _, name, over = await renewed(here, left=30.0)
         gc = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}
         here.cluster.set(name, phase="Failed", conditions=[gc])
         await here.told_of(Broke, seconds=60)
@@ -178,10 +177,7 @@ async def test_nor_does_a_cluster_that_calls_it_failed(tmp_path: Path) -> None:
 @virtual
 async def test_its_own_end_is_told_at_once(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        name = await here.runs(one)
-        here.session.left = 30.0
-        await answered(here, one)
+        _, name, _ = await renewed(here, left=30.0)
         here.cluster.ends(name, code=137)
         await here.told_of(Broke, seconds=10)
 
@@ -190,9 +186,7 @@ async def test_its_own_end_is_told_at_once(tmp_path: Path) -> None:
 async def test_one_from_before_is_over_when_a_later_session_would_be(tmp_path: Path) -> None:
     """Nobody knows what the agent before told it."""
     async with scene(tmp_path) as here:
-        one = exclusive()
-        name = await here.runs(one)
-        await answered(here, one)
+        _, name, _ = await renewed(here)
         here.session.left = 0
         await here.restart()
         here.cluster.remove(name)
@@ -207,10 +201,7 @@ async def test_one_from_before_is_over_when_a_later_session_would_be(tmp_path: P
 @virtual
 async def test_cancelled_before_it_is_killed_it_is_remembered(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        await here.runs(one)
-        here.session.left = 30.0
-        over = await answered(here, one)
+        one, _, over = await renewed(here, left=30.0)
         await lose(here)
         await here.launcher.cancel([one.key])
         with pytest.raises(Unreachable, match="node a has not told"):
@@ -224,9 +215,7 @@ async def test_cancelled_before_it_is_killed_it_is_remembered(tmp_path: Path) ->
 async def test_nor_is_it_forgotten_by_the_next_agent(tmp_path: Path) -> None:
     """It was cancelled, its node is not heard, nothing will ever tell of it."""
     async with scene(tmp_path) as here:
-        one = exclusive()
-        await here.runs(one)
-        await answered(here, one)
+        one, _, _ = await renewed(here)
         await lose(here)
         await here.launcher.cancel([one.key])
         await here.restart()
@@ -242,10 +231,7 @@ async def test_nor_is_it_forgotten_by_the_next_agent(tmp_path: Path) -> None:
 @virtual
 async def test_killed_it_is_dead_when_its_deadline_is_over(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        await here.runs(one)
-        here.session.left = 30.0
-        over = await answered(here, one)
+        one, _, over = await renewed(here, left=30.0)
         await lose(here)
         with pytest.raises(Unreachable, match="node a has not told"):
             await here.launcher.kill([one.key])
@@ -266,10 +252,7 @@ async def test_killed_its_nodes_word_is_enough_also_when_its_pod_goes_at_once(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        await here.runs(one)
-        here.session.left = 60.0
-        await answered(here, one)
+        one, _, _ = await renewed(here, left=60.0)
         began = boot_ns()
         await here.launcher.kill([one.key])
         assert boot_ns() - began < 10e9
@@ -279,10 +262,7 @@ async def test_killed_its_nodes_word_is_enough_also_when_its_pod_goes_at_once(
 @virtual
 async def test_killed_and_taken_off_the_list_by_force_it_may_run_on(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
-        one = exclusive()
-        name = await here.runs(one)
-        here.session.left = 60.0
-        over = await answered(here, one)
+        one, name, over = await renewed(here, left=60.0)
         here.cluster.dead_hosts.add("a")
         killed = asyncio.create_task(here.launcher.kill([one.key]))
         await until(lambda: "deletionTimestamp" in here.cluster.pods[name]["metadata"])
