@@ -19,6 +19,9 @@ from control_plane.routing.port import Requirement
 
 EXECUTION, TIMELINE = table(Execution), table(Timeline)
 
+IN_TURN = (EXECUTION.c.priority.desc(), EXECUTION.c.created_ns, EXECUTION.c.id)
+"""The order in which runs are placed, taken over and drained: by priority, then by age."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -36,6 +39,7 @@ class Loaded:
 
 
 async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, Loaded]:
+    """In their turn."""
     found = await connection.execute(
         select(
             FENCE, EXECUTION.c.phase, EXECUTION.c.policy, EXECUTION.c.largest,
@@ -44,6 +48,7 @@ async def load(connection: AsyncConnection, names: Sequence[str]) -> dict[str, L
         )
         .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
         .where(FENCE.c.execution.in_(list(names)))
+        .order_by(*IN_TURN)
     )  # fmt: skip
     rows = found.mappings().all()
     pinned = [row["execution"] for row in rows if row["mode"] == Mode.PINNED]

@@ -154,7 +154,7 @@ class Executions:
             "traceparent": traceparent, "created_ns": time.time_ns(), "started_ns": 0,
             "ended_ns": 0, "waiting_ns": 0, "images": documents.names_text(container_images(spec)),
             "secrets": documents.names_text(secret_names(spec)), "no_room": "",
-            "replicating": bool(policy.replicate),
+            "replicating": bool(policy.replicate), "priority": policy.priority,
         }  # fmt: skip
 
     async def _dry_run(

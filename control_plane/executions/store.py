@@ -5,7 +5,7 @@ Written by `service.py`, `dispatch.py` and the ledger; the row's phase never say
 the fence does.
 """
 
-from sqlalchemy import Boolean, Index, Text, text
+from sqlalchemy import Boolean, Index, Integer, Text, text
 from sqlmodel import Field, SQLModel
 
 from control_plane.database import Big
@@ -16,7 +16,8 @@ class Execution(SQLModel, table=True):
     `waiting_ns` is since when it waits for a place, 0 = something of it has run since; an owner
     that has no room for it does not end the waiting. `images` and `secrets` are JSON lists of
     what its nodes name; `no_room` maps a cluster that let go of it, for want of room, to when;
-    `replicating`: some of what it made may still lack a copy that its policy asks for."""
+    `replicating`: some of what it made may still lack a copy that its policy asks for; of two runs
+    the one with the higher `priority` comes first."""
 
     __table_args__ = (
         Index(
@@ -54,6 +55,7 @@ class Execution(SQLModel, table=True):
     secrets: str = Field(default="", sa_type=Text)
     no_room: str = Field(default="", sa_type=Text)
     replicating: bool = Field(default=False, sa_type=Boolean)
+    priority: int = Field(default=0, sa_type=Integer)
 
 
 class Placement(SQLModel, table=True):

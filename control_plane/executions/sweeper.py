@@ -23,6 +23,7 @@ from control_plane.executions.delivery import Delivery
 from control_plane.executions.dispatch import Dispatch
 from control_plane.executions.dispatcher import Dispatcher
 from control_plane.executions.lifecycle import move
+from control_plane.executions.loaded import IN_TURN
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.executions.waiting import Waiting
@@ -116,7 +117,7 @@ class Sweeper:
                 )
                 .join_from(FENCE, EXECUTION, FENCE.c.execution == EXECUTION.c.id)
                 .where(*conditions)
-                .order_by(EXECUTION.c.created_ns)
+                .order_by(*IN_TURN)
                 .limit(BATCH)
             )  # fmt: skip
             return found.mappings().all()

@@ -1,4 +1,4 @@
-"""Runs that wait for a place, looked at every second, the oldest first, however many they are.
+"""Runs that wait for a place, looked at every second, by priority and age, however many they are.
 
 Run beside the sweeper's rounds; hands to dispatch. Runs that ask for the same get the same answer:
 when one of them finds no place, those behind it are not asked about in this look.
@@ -18,6 +18,7 @@ from control_plane.database import Database, table
 from control_plane.executions.changes import Changes
 from control_plane.executions.dispatch import BATCH, Dispatch
 from control_plane.executions.exclusive import REASON as OLD_COPY
+from control_plane.executions.loaded import IN_TURN
 from control_plane.executions.store import Execution
 from control_plane.ledger.fence import FENCE
 
@@ -94,7 +95,7 @@ class Waiting:
                     FENCE.c.owner_cluster == "",
                     EXECUTION.c.created_ns < self._clock() - int(FRESH_SECONDS * 1e9),
                 )
-                .order_by(EXECUTION.c.created_ns)
+                .order_by(*IN_TURN)
                 .limit(AT_MOST)
             )  # fmt: skip
             return found.mappings().all()

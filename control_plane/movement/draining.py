@@ -17,6 +17,7 @@ from whimbrel.service.crash import crash_point
 from control_plane import documents
 from control_plane.clusters.service import CLUSTER
 from control_plane.database import Database
+from control_plane.executions.loaded import IN_TURN
 from control_plane.ledger.fence import FENCE
 from control_plane.movement import journal
 from control_plane.movement.journal import MIGRATION
@@ -98,7 +99,7 @@ class Draining:
                 FENCE.c.terminal.is_(False),
                 FENCE.c.execution.not_in(asked),
             )
-            .order_by(EXECUTION.c.created_ns, FENCE.c.execution)
+            .order_by(*IN_TURN)
             .limit(limit)
         )
         return [(row[0], row[1]) for row in found]

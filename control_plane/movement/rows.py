@@ -14,6 +14,7 @@ from whimbrel.spec import Mode, Phase, canonical, sha256
 from control_plane.database import table
 from control_plane.executions.dispatch import write_phases
 from control_plane.executions.lifecycle import move
+from control_plane.executions.loaded import IN_TURN
 from control_plane.executions.store import Execution
 from control_plane.executions.timeline import Entry, tell
 from control_plane.ledger.fence import FENCE, FenceRow, FenceWish, fence, read
@@ -36,7 +37,7 @@ def decision(story: str, execution: str) -> str:
 async def owned_rows(
     connection: AsyncConnection, cluster: str, cluster_epoch: int, *, limit: int
 ) -> list[Owned]:
-    """What the lost session still owns, oldest first. Claimed by a later session = not its own."""
+    """What the lost session still owns, in its turn. Claimed by a later session = not its own."""
     if limit <= 0:
         return []
     found = await connection.execute(
@@ -48,7 +49,7 @@ async def owned_rows(
             not_(FENCE.c.terminal),
             not_(stays()),
         )
-        .order_by(EXECUTION.c.created_ns, FENCE.c.execution)
+        .order_by(*IN_TURN)
         .limit(limit)
     )
     return [(read(row), row["phase"]) for row in found.mappings()]
@@ -96,7 +97,7 @@ async def orphans(connection: AsyncConnection, story: str, *, limit: int) -> lis
             not_(FENCE.c.terminal),
             EXECUTION.c.phase == Phase.MOVING.value,
         )
-        .order_by(EXECUTION.c.created_ns, FENCE.c.execution)
+        .order_by(*IN_TURN)
     )
     rows = [read(row) for row in found.mappings()]
     return [row for row in rows if row.decision_digest == decision(story, row.execution)][:limit]

@@ -240,6 +240,7 @@ def policy_to_wire(value: spec.PlacementPolicy) -> spec_pb2.PlacementPolicy:
         prefer=value.prefer,
         max_wait_seconds=value.max_wait_seconds,
         replicate=value.replicate,
+        priority=value.priority,
     )
 
 
@@ -257,6 +258,7 @@ def policy_from_wire(message: spec_pb2.PlacementPolicy) -> spec.PlacementPolicy:
         prefer=tuple(message.prefer),
         max_wait_seconds=message.max_wait_seconds,
         replicate=tuple(message.replicate),
+        priority=message.priority,
     )
 
 

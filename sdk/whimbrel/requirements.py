@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from whimbrel import spec
 from whimbrel.errors import InvalidInput
@@ -79,6 +80,9 @@ class Secret:
         return f"{self.group}/{self.key}" if self.group else self.key
 
 
+MOST_PRIORITY = 1000
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where a run may be and whether it may move.
@@ -87,7 +91,8 @@ class Placement:
     "label=value". `max_wait` in seconds: too short fails runs that a busy minute delays; 0 waits
     for ever. `replicate` are globs of regions (allowed by `regions`) that get a copy of every
     output and checkpoint as it is made: more traffic, and less to compute again when a region is
-    lost.
+    lost. Runs of a higher `priority` (-1000 to 1000) leave a lost or drained cluster first, and are
+    looked at first while they wait; it takes nothing away from a run that has a place.
     """
 
     regions: Sequence[str] = ()
@@ -97,6 +102,7 @@ class Placement:
     failover: bool = True
     max_wait: float | timedelta = 0
     replicate: Sequence[str] = ()
+    priority: int = 0
 
     def __post_init__(self) -> None:
         self.to_spec()
@@ -108,6 +114,12 @@ class Placement:
         modes = {mode.value: mode for mode in spec.Mode}
         if self.mode not in modes:
             raise InvalidInput(f"Placement(mode={self.mode!r}): one of {', '.join(modes)}")
+        priority: Any = self.priority
+        if type(priority) is not int or abs(priority) > MOST_PRIORITY:
+            raise InvalidInput(
+                f"Placement(priority={priority!r}): a whole number from -{MOST_PRIORITY} to "
+                f"{MOST_PRIORITY}"
+            )
         return spec.PlacementPolicy(
             regions=tuple(self.regions),
             clusters=tuple(self.clusters),
@@ -116,6 +128,7 @@ class Placement:
             prefer=tuple(self.prefer),
             max_wait_seconds=seconds(self.max_wait, what="max_wait"),
             replicate=tuple(self.replicate),
+            priority=self.priority,
         )
 
 

@@ -183,7 +183,8 @@ class NodeSpec:
 class PlacementPolicy:
     """Globs for regions (in order of preference) and clusters; empty = any. 0 = wait for ever.
 
-    `regions` is also where its data may lie; `replicate` names those of them that get a copy."""
+    `regions` is also where its data may lie; `replicate` names those of them that get a copy. Of
+    two runs the one with the higher `priority` comes first."""
 
     regions: tuple[str, ...] = ()
     clusters: tuple[str, ...] = ()
@@ -192,6 +193,7 @@ class PlacementPolicy:
     prefer: tuple[str, ...] = ()
     max_wait_seconds: float = 0.0
     replicate: tuple[str, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,12 +261,13 @@ def sha256(text: str | bytes) -> str:
 def tree(spec: WorkflowSpec | TaskSpec) -> dict[str, Any]:
     """The specification as plain JSON objects: what digests and differences are made from.
 
-    `warm` and `replicate` count only when they are set, so that they changed no digest made before
-    there were any.
+    `warm`, `replicate` and `priority` count only when they are set, so that they changed no digest
+    made before there were any.
     """
     value = asdict(spec)
-    if value.get("placement") and not value["placement"]["replicate"]:
-        del value["placement"]["replicate"]
+    for name in ("replicate", "priority"):
+        if value.get("placement") and not value["placement"][name]:
+            del value["placement"][name]
     for task in (value, *value.get("tasks", ())):
         if task.get("warm") is False:
             del task["warm"]

@@ -1,4 +1,4 @@
-"""Runs that wait: one reason each, looked at every second, oldest first, however many they are."""
+"""Runs that wait: one reason each, looked at every second, in their turn, however many they are."""
 
 from dataclasses import replace
 
@@ -75,6 +75,19 @@ async def test_who_asks_for_the_same_is_not_asked_about_in_vain(world: World) ->
     assert world.router.placements - before == 5, "four of the seven, and one of another shape"
     assert await placed(world, runs) == runs[:3], "the oldest first"
     assert {(await world.view(run)).reason for run in [*runs[3:], other]} == {"no_capacity"}
+
+
+async def test_what_has_priority_is_placed_before_what_is_older(world: World) -> None:
+    low, plain, high = [
+        await world.launch(chain("a"), name, policy=PlacementPolicy(priority=priority))
+        for name, priority in (("a-low", -1), ("b-plain", 0), ("c-high", 7))
+    ]
+    await world.dispatcher.drain()
+    await world.join("east")
+    world.later(FRESH_SECONDS)
+    room_for(world.router, 2)
+    await world.sweeper.waiting.look()
+    assert await placed(world, [low, plain, high]) == [plain, high]
 
 
 async def of_another_shape(world: World) -> str:

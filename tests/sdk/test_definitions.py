@@ -259,6 +259,10 @@ def test_placements() -> None:
         Placement(mode="sometimes")
     with pytest.raises(InvalidInput, match="list of names"):
         Placement(regions="us-east")
+    assert Placement(priority=7).to_spec().priority == 7
+    for wrong in (1001, True, 1.5, "high"):
+        with pytest.raises(InvalidInput, match="whole number"):
+            Placement(priority=wrong)
 
 
 def test_a_task_inside_a_function_is_refused_by_the_compiler() -> None:

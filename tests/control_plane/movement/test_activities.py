@@ -69,6 +69,17 @@ async def test_ended_runs_do_not_fill_a_batch(world: World) -> None:
     assert await world.fence(run) == (3, "eu-west")
 
 
+async def test_what_has_priority_is_taken_over_and_assigned_first(world: World) -> None:
+    for name, priority in (("a-low", -1), ("b-plain", 0), ("c-high", 7), ("d-plain", 0)):
+        await world.run(name, priority=priority)
+    await world.steps.take_over_batch(dataclasses.replace(LOST, limit=3))
+    turn = [item.execution.rsplit("/", 1)[1] for item in world.router.assignments]
+    assert turn == ["c-high", "b-plain", "d-plain"]
+    assert await world.fence("p/d/a-low") == (1, "us-east")
+    await world.steps.take_over_batch(dataclasses.replace(LOST, limit=3))
+    assert await world.fence("p/d/a-low") == (3, "eu-west")
+
+
 async def test_a_repeated_batch_changes_nothing(world: World) -> None:
     run = await world.run("run")
     await world.steps.take_over_batch(LOST)

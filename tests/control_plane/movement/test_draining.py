@@ -67,6 +67,14 @@ async def test_runs_leave_a_few_at_a_time(planned: Planned, draining: Draining) 
     assert (view.total, view.phase, len(view.migrations), view.ended_ns > 0) == (3, "DONE", 3, True)
 
 
+async def test_what_has_priority_leaves_first(planned: Planned, draining: Draining) -> None:
+    for name, priority in (("a-low", -1), ("b-plain", 0), ("c-high", 7)):
+        await planned.world.run(name, priority=priority)
+    await planned.moves.drain(cluster="us-east")
+    await draining.look(DRAIN)
+    assert [run for run, _ in planned.told.started[1:]] == ["p/d/c-high", "p/d/b-plain"]
+
+
 async def test_the_same_again_is_the_same_drain(planned: Planned) -> None:
     await planned.world.run("run")
     for _ in range(2):

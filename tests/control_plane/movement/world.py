@@ -94,6 +94,7 @@ class World:
     async def run(
         self, name: str, *, owner: str = "us-east", session: int = 3, epoch: int = 1,
         phase: str = "RUNNING", failover: bool = True, mode: Mode = Mode.IDEMPOTENT,
+        priority: int = 0,
     ) -> str:  # fmt: skip
         id = f"p/d/{name}"
         await self.add(
@@ -102,6 +103,7 @@ class World:
             spec_digest="chain", phase=phase, region=owner, cluster=owner, mode=mode.value,
             policy=documents.text(PlacementPolicy(failover=failover, mode=mode)),
             largest=documents.text(Resources()), inputs="{}", request_digest="", created_ns=1,
+            priority=priority,
         )  # fmt: skip
         terminal = phase in ("SUCCEEDED", "FAILED", "ABORTED")
         await self.add(

@@ -518,12 +518,15 @@ class PlacementPolicy(_message.Message):
     PREFER_FIELD_NUMBER: _builtins.int
     MAX_WAIT_SECONDS_FIELD_NUMBER: _builtins.int
     REPLICATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     mode: _builtins.str
     """"idempotent" | "exclusive" | "pinned" """
     failover: _builtins.bool
     """may be moved when its cluster is lost"""
     max_wait_seconds: _builtins.float
     """fail instead of waiting longer; 0 = wait for ever"""
+    priority: _builtins.int
+    """higher first: to leave a lost cluster, to be looked at while it waits"""
     @_builtins.property
     def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """globs, in order of preference; empty = any"""
@@ -550,10 +553,11 @@ class PlacementPolicy(_message.Message):
         prefer: _abc.Iterable[_builtins.str] | None = ...,
         max_wait_seconds: _builtins.float = ...,
         replicate: _abc.Iterable[_builtins.str] | None = ...,
+        priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "failover", b"failover", "max_wait_seconds", b"max_wait_seconds", "mode", b"mode", "prefer", b"prefer", "regions", b"regions", "replicate", b"replicate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clusters", b"clusters", "failover", b"failover", "max_wait_seconds", b"max_wait_seconds", "mode", b"mode", "prefer", b"prefer", "priority", b"priority", "regions", b"regions", "replicate", b"replicate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
