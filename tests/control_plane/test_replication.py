@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from whimbrel.errors import NotFound, Refused, Unreachable
 from whimbrel.spec import Artifact, PlacementPolicy, sha256
 
+from control_plane.executions.loaded import EXECUTION
 from control_plane.ledger.events import Output, Saved, Succeeded
 from control_plane.ledger.replicas import copies_of, forget
 from control_plane.movement.copying import Copied, copy_to
@@ -142,8 +143,11 @@ async def test_a_run_that_was_cancelled_wants_no_copies(two: World) -> None:
 
 
 async def wants(world: World, run: str) -> bool:
-    [row] = (await world.rows("execution"))["execution"]
-    return bool(row[-1])
+    async with world.database.read() as connection:
+        found = await connection.execute(
+            select(EXECUTION.c.replicating).where(EXECUTION.c.id == run)
+        )
+    return found.scalar_one()
 
 
 async def test_a_move_copies_what_is_missing(two: World) -> None:
